@@ -1,0 +1,1 @@
+"""The instructors' half: builds the lessons, judges exercises, grades hand-ins."""
