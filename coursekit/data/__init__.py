@@ -1,0 +1,18 @@
+"""Detection sets: generated scenes, readers and writers of the usual annotation formats, real sets, batches."""
+
+import importlib
+
+from coursekit.data.batches import DetectionData, load
+
+_MODULES = ("records", "voc", "coco", "via", "download")  # imported when first used
+_NAMES = {"Record": "records", "real": "download"}
+
+__all__ = ["DetectionData", "Record", "coco", "load", "real", "via", "voc"]
+
+
+def __getattr__(name):
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
