@@ -1,0 +1,160 @@
+"""`Record`, one annotated image as it lies on disk, and the checks that all readers of annotation files share."""
+
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+
+INVALID = ("raise", "skip", "clip")
+
+
+@dataclass(eq=False)
+class Record:
+    """One image on disk and what is annotated in it.
+
+    Attributes:
+        image (Path): the image file; it existed when the record was read.
+        width (int), height (int): pixels of that image, as a viewer shows it (EXIF rotation applied).
+        boxes (Tensor[M, 4]): float32 xyxy, pixels of that image, inside it, each with an area.
+        names (list[str]): M class names.
+        ignore (Tensor[M]): bool; objects to leave out of training and scoring (VOC difficult, COCO crowd).
+    """
+
+    image: Path
+    width: int
+    height: int
+    boxes: torch.Tensor
+    names: list[str]
+    ignore: torch.Tensor
+
+    def __len__(self):
+        return len(self.names)
+
+
+class Problem(NamedTuple):
+    """One entry that cannot be right: the file, the entry in it, and what is wrong (`kind` for counting)."""
+
+    file: Path
+    entry: str
+    kind: str
+    what: str
+
+    def __str__(self):
+        return f"{self.file}, {self.entry}: {self.what}"
+
+
+class SkippedWarning(UserWarning):
+    """A reader left something out or cut it. `problems` (list[Problem]) names every case."""
+
+    def __init__(self, problems, shown=5):
+        self.problems = problems
+        lines = [f"  {problem}" for problem in problems[:shown]]
+        if len(problems) > shown:
+            lines.append(f"  and {len(problems) - shown} more (all of them: .problems of this warning)")
+        super().__init__("\n".join([summary(problems), *lines]))
+
+
+def summary(problems):
+    """How many problems of which kind, in one line: "2 × no area, 1 × image missing"."""
+    counts = Counter(problem.kind for problem in problems)
+    return ", ".join(f"{count} × {kind}" for kind, count in counts.items())
+
+
+class Checker:
+    """Turns what a reader found into records, and does with wrong entries what `invalid` says.
+
+    Wrong are: an image that is missing or whose size is not the one in the annotation, and a box without area,
+    reaching outside of its image, without a class or of a class that is not among `classes`.
+
+    - `"raise"`: the first of these raises (FileNotFoundError for the image, otherwise ValueError).
+    - `"skip"`: a wrong box is left out; a wrong image is left out with all its boxes.
+    - `"clip"`: like `"skip"`, but a box that reaches outside is cut to the image, and left out only if no area is left.
+
+    After `"skip"` and `"clip"`, `finish` gives one `SkippedWarning` that counts and names all that was left out or cut.
+    A file that cannot be understood raises whatever `invalid` says.
+    """
+
+    def __init__(self, invalid, classes=None):
+        if invalid not in INVALID:
+            raise ValueError(f"invalid={invalid!r}, expected one of {', '.join(map(repr, INVALID))}")
+        self.invalid = invalid
+        self.classes = None if classes is None else tuple(classes)
+        self.problems = []
+
+    def problem(self, file, entry, kind, what, error=ValueError):
+        """Raise, or note that `entry` was left out or cut."""
+        problem = Problem(Path(file), entry, kind, what)
+        if self.invalid == "raise":
+            raise error(f'{problem}; correct it, or read with invalid="skip" to leave such entries out')
+        self.problems.append(problem)
+
+    def record(self, file, entry, image, objects, size=None):
+        """The `Record` of one image, or None where the image is left out.
+
+        Args:
+            file (Path), entry (str): where the image is named, for messages.
+            image (Path): the image file.
+            objects: tuples (entry, box as four floats xyxy, class name or None, ignore).
+            size: (width, height) that the annotation states, or None.
+        """
+        if not image.is_file():
+            return self.problem(file, entry, "image missing", f"no image {image}", FileNotFoundError)
+        width, height = found = image_size(image)
+        if size is not None and tuple(size) != found:
+            what = f"the annotation says {size[0]}×{size[1]} pixels, {image} has {width}×{height}"
+            return self.problem(file, entry, "image of another size", what)
+
+        limits = torch.tensor([width, height, width, height], dtype=torch.float32)
+        kept = []
+        for where, corners, name, ignored in objects:
+            box = torch.tensor(corners, dtype=torch.float32)
+            shown = "({:g}, {:g}, {:g}, {:g})".format(*box.tolist())
+            where = f"{entry}, {where}" if entry else where
+            if name is None or (self.classes is not None and name not in self.classes):
+                known = "" if self.classes is None else f", expected one of {', '.join(self.classes)}"
+                what = "no class name" if name is None else f"unknown class {name!r}"
+                self.problem(file, where, what if name is None else "unknown class", what + known)
+                continue
+            if not (box[2:] > box[:2]).all():
+                self.problem(file, where, "no area", f"box {shown} has no area, expected x1 < x2 and y1 < y2")
+                continue
+            inside = box.clamp(min=0).minimum(limits)
+            if not torch.equal(inside, box):
+                cut = self.invalid == "clip" and bool((inside[2:] > inside[:2]).all())
+                kind = "reached outside, cut" if cut else "outside the image"
+                self.problem(file, where, kind, f"box {shown} reaches outside of the {width}×{height} image")
+                if not cut:
+                    continue
+            kept.append((inside, name, bool(ignored)))
+        return Record(
+            image=image,
+            width=width,
+            height=height,
+            boxes=torch.stack([box for box, _, _ in kept]) if kept else torch.zeros(0, 4),  # [M, 4]
+            names=[name for _, name, _ in kept],
+            ignore=torch.tensor([ignored for _, _, ignored in kept], dtype=torch.bool),  # [M]
+        )
+
+    def finish(self, records):
+        """The records without the gaps that `record` left; warns of all that was left out or cut."""
+        if self.problems:
+            warnings.warn(SkippedWarning(self.problems), stacklevel=3)
+        return [record for record in records if record is not None]
+
+
+def image_size(path):
+    """(width, height) of an image file in pixels, as a viewer shows it; reads the header only.
+
+    Raises:
+        ValueError: if the file is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap the axes
+            return image.size[::-1] if turned else image.size
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{path} is not an image that can be read: {error}") from error
