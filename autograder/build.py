@@ -1,0 +1,190 @@
+"""Lesson source -> `solutions/NN_topic/topic.ipynb` (executed), `course/NN_topic/topic.ipynb` (released), fingerprints.
+
+Everything generated is the same, byte for byte, each time; a lesson whose source did not change is not executed again.
+"""
+
+import copy
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from .lessons import ROOT, LessonError, exercises_of, read_cells, sources
+
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+# Fixed, so that the Python that happened to build does not show up as a change.
+LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
+
+
+def build(lessons=(), *, force=False, check=False, root=ROOT):
+    """Build the named lessons (all unless given); the exit status.
+
+    Args:
+        lessons: folder names such as `01_boxes`.
+        force (bool): execute notebooks whose source did not change too.
+        check (bool): write nothing; print what is out of date and give 1 if anything is.
+    """
+    paths = sources(root)
+    names = [path.parent.name for path in paths]
+    wrong = [lesson for lesson in lessons if lesson not in names]
+    if wrong:
+        print(f"autograder: no lesson {wrong[0]!r} in {Path(root) / 'solutions'}; there are {', '.join(names)}", file=sys.stderr)
+        return 2
+    stale = []
+    for path in paths:
+        if lessons and path.parent.name not in lessons:
+            continue
+        try:
+            stale += build_lesson(path, force=force, check=check, root=root)
+        except LessonError as error:
+            print(f"autograder: {error}", file=sys.stderr)
+            return 2
+    for item in stale if check else ():
+        print(f"out of date: {item}; run `autograder build`, then commit source and notebooks together")
+    return 1 if check and stale else 0
+
+
+def build_lesson(path, *, force=False, check=False, root=ROOT):
+    """Build one lesson; the files that were (or with `check`, are) out of date."""
+    started = time.monotonic()
+    lesson = path.parent.name
+    solution = path.with_suffix(".ipynb")
+    release = Path(root) / "course" / lesson / solution.name
+    prints = Path(root) / "coursekit" / "fingerprints" / f"{lesson}.json"
+    notebook = expand(path)
+    executed = None if force else _unchanged(solution, notebook)
+    if executed is None and not check:
+        executed = execute(notebook, path.parent)
+    wanted = {
+        solution: None if executed is None else _text(executed),
+        release: _text(released(notebook)),
+        prints: _prints_text(make_fingerprints(path)),
+    }
+    stale = [file for file, text in wanted.items() if text is None or not file.exists() or file.read_text("utf-8") != text]
+    if not check:
+        for file in stale:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_suffix(".part")
+            part.write_text(wanted[file], encoding="utf-8", newline="\n")
+            part.replace(file)
+        print(f"{lesson}: {len(stale)} files changed, {time.monotonic() - started:.0f} s", flush=True)
+    return [str(file.relative_to(root)) for file in stale]
+
+
+def expand(path):
+    """The lesson's notebook, not executed, with stable cell ids and metadata."""
+    import nbformat
+
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": dict(KERNEL), "language_info": dict(LANGUAGE)})
+    seen = set()
+    for cell in read_cells(path):
+        grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
+        name = grade_id or hashlib.sha256(cell.source.encode()).hexdigest()[:12]
+        number, cell.id = 1, name[:60]
+        while cell.id in seen:  # the same text twice
+            number += 1
+            cell.id = f"{name[:56]}-{number}"
+        seen.add(cell.id)
+        notebook.cells.append(cell)
+    return notebook
+
+
+def execute(notebook, folder):
+    """Run the notebook in its folder; a cell that fails stops the build with its error."""
+    from nbclient import NotebookClient
+
+    notebook = copy.deepcopy(notebook)
+    environment = {**os.environ, "COURSEKIT_QUIET": "1"}
+    client = NotebookClient(
+        notebook, timeout=1800, record_timing=False, resources={"metadata": {"path": str(folder)}}, kernel_name="python3"
+    )
+    client.execute(env=environment)
+    notebook.metadata.language_info = dict(LANGUAGE)
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            output.pop("transient", None)
+    notebook.metadata.pop("widgets", None)
+    return notebook
+
+
+def _unchanged(solution, notebook):
+    """The executed notebook on disk if it is `notebook` with outputs, else None."""
+    import nbformat
+
+    if not solution.exists():
+        return None
+    try:
+        old = nbformat.read(solution, as_version=4)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError):
+        return None
+    if not all(cell.get("execution_count") for cell in old.cells if needs_run(cell)):
+        return None
+    return old if _text(_without_outputs(old)) == _text(_without_outputs(notebook)) else None
+
+
+def needs_run(cell):
+    """Whether an executed notebook must have run this cell."""
+    skipped = "skip-execution" in cell.metadata.get("tags", ())
+    return cell.cell_type == "code" and bool(cell.source.strip()) and not skipped
+
+
+def _without_outputs(notebook):
+    bare = copy.deepcopy(notebook)
+    for cell in bare.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return bare
+
+
+def _text(notebook):
+    import nbformat
+
+    return nbformat.writes(notebook, nbformat.NO_CONVERT).rstrip("\n") + "\n"
+
+
+def _prints_text(table):
+    """JSON with a line a mistake, so that a change of one shows as one."""
+    exercises = []
+    for name, rows in table.items():
+        lines = ",\n  ".join(json.dumps(row) for row in rows)
+        exercises.append(f' "{name}": [\n  {lines}\n ]')
+    return "{\n" + ",\n".join(exercises) + "\n}\n"
+
+
+def released(notebook):
+    """What students open: nbgrader's own steps of `generate_assignment`, in this process and without its database."""
+    from nbgrader.converters.generate_assignment import GenerateAssignment
+    from nbgrader.preprocessors import SaveCells
+
+    steps = [step for step in GenerateAssignment.preprocessors.default_args[0] if step is not SaveCells]
+    notebook, resources = copy.deepcopy(notebook), {}
+    for step in steps:
+        notebook, resources = step()(notebook, resources)
+    return notebook
+
+
+def make_fingerprints(path):
+    """For each exercise of the lesson, what its named mistakes give on the checks: numbers, no answers."""
+    import torch
+
+    from .judge import judge_source
+    from .mistakes import MISTAKES
+
+    torch.set_num_threads(1)
+    table = {}
+    for name, exercise in exercises_of(path).items():
+        rows = []
+        for mistake in MISTAKES.get(name, ()):
+            try:
+                verdict = judge_source(exercise, mistake.apply(exercise.reference), mistake.name)
+            except ValueError as error:
+                raise LessonError(f"{path}: {name}: {error}") from None
+            if verdict.passed:
+                raise LessonError(f"{path}: the checks of {name} let the mistake {mistake.name!r} pass; add one that it fails")
+            prints = [one for i, one in enumerate(verdict.failures) if one not in verdict.failures[:i]]
+            rows.append({"name": mistake.name, "message": mistake.message, "prints": prints})
+        if rows:
+            table[name] = rows
+    return table

@@ -1,0 +1,251 @@
+"""Runs one exercise's visible and hidden checks against an answer.
+
+Today the answer and its checks share a process of their own, forked for each answer, with a time limit; the checks
+use the answer only by its name, with tensors and plain data, so that the answer can move behind a wire.
+"""
+
+import ast
+import contextlib
+import functools
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import types
+from dataclasses import asdict, dataclass, field
+
+from .lessons import all_exercises
+
+
+@dataclass
+class Verdict:
+    """What the checks said of one answer. `failures`: fingerprints of the wrong results, in order."""
+
+    exercise: str
+    points: int
+    score: int = 0
+    visible: dict = field(default_factory=lambda: {"passed": False, "message": ""})
+    hidden: dict = field(default_factory=lambda: {"passed": False, "message": ""})
+    mistake: str | None = None
+    failures: list = field(default_factory=list)
+
+    @property
+    def passed(self):
+        return self.visible["passed"] and self.hidden["passed"]
+
+    def as_json(self):
+        keys = ("exercise", "points", "score", "passed", "visible", "hidden", "mistake")
+        return {key: getattr(self, key) for key in keys}
+
+
+class LibraryCall(AssertionError):
+    """The answer called the library function that is the exercise."""
+
+
+def load_answer(exercise, source, filename="answer"):
+    """Run an answer's source in a fresh namespace with the lesson's setup and give the function or class it defines.
+
+    The lesson's other exercises are there too, by their references: an answer may build on them.
+
+    Raises:
+        LookupError: if the source does not define the exercise's name. Whatever the source raises passes through.
+    """
+    namespace = {"__name__": "answer"}
+    with _grading():
+        exec(compile(exercise.setup, f"{exercise.lesson}: setup", "exec"), namespace)
+    for other in all_exercises().values():
+        if other.lesson == exercise.lesson and other.name != exercise.name:
+            exec(compile(other.reference, f"{other.lesson}: {other.name}", "exec"), namespace)
+    exec(compile(source, filename, "exec"), namespace)
+    if exercise.name not in namespace:
+        raise LookupError(f"{exercise.name} is not defined; the exercise is judged by that name")
+    return namespace[exercise.name]
+
+
+def judge_function(exercise, answer):
+    """Run every check of `exercise` against `answer` (a function or class), in this process.
+
+    Each statement of a check runs, also after one that failed, so the verdict has every failure.
+    A check cell earns its points when all its statements pass.
+    """
+    verdict = Verdict(exercise.name, exercise.points)
+    first = {False: None, True: None}
+    for check in exercise.checks:
+        failed = False
+        namespace = {"__name__": "check"}
+        with _grading():
+            exec(compile(exercise.setup, f"{exercise.lesson}: setup", "exec"), namespace)
+        namespace[exercise.name] = _guarded(exercise.name, answer)
+        broken = set()
+        for statement, hidden in check.statements():
+            message = _run(statement, namespace, check.grade_id, verdict, broken)
+            if message is not None:
+                failed = True
+                first[hidden] = first[hidden] or message
+        verdict.score += 0 if failed else check.points
+    for part, hidden in ((verdict.visible, False), (verdict.hidden, True)):
+        part.update(passed=first[hidden] is None, message=first[hidden] or "")
+    verdict.mistake = _name_mistake(exercise.name, verdict.failures)
+    return verdict
+
+
+def _run(statement, namespace, filename, verdict, broken):
+    """Execute one statement of a check; the message of its failure, or None."""
+    from coursekit.checks import CheckFailed, fingerprint
+
+    code = compile(ast.Module([statement], []), filename, "exec")
+    try:
+        with contextlib.redirect_stdout(open(os.devnull, "w")):
+            exec(code, namespace)
+        return None
+    except CheckFailed as failure:
+        message = failure.message
+        if failure.print is not None:
+            verdict.failures.append(failure.print)
+    except LibraryCall as error:
+        message = str(error)
+    except NameError as error:
+        message = f"{type(error).__name__}: {error}"
+        if getattr(error, "name", None) in broken:
+            return "not reached: it builds on a check that failed before it"
+    except RecursionError as error:
+        message = f"RecursionError: {error}"
+    except Exception as error:
+        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        verdict.failures.append(fingerprint(message.split("\n")[0], ast.unparse(statement)))
+    broken.update(node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    return message
+
+
+def _name_mistake(exercise, failures):
+    """The known mistake whose failures fit these best: at least half of either list must be the same."""
+    from coursekit.checks import alike, known_mistakes
+
+    best, best_share = None, 0.0
+    for mistake in known_mistakes().get(exercise, []):
+        common = sum(any(alike(found, one) for one in mistake["prints"]) for found in failures)
+        share = common / max(len(failures), len(mistake["prints"]), 1)
+        if share > best_share:
+            best, best_share = mistake["name"], share
+    return best if best_share >= 0.5 else None
+
+
+def _guarded(name, answer):
+    """`answer`, refusing calls from within it to the library function that is the exercise."""
+    from coursekit.checks import _resolve, library_message
+    from coursekit.standins import LIBRARY
+
+    codes = {}
+    for dotted in LIBRARY.get(name, ()):
+        target = _resolve(dotted)
+        for function in [target] if not isinstance(target, type) else vars(target).values():
+            if isinstance(function, types.FunctionType):
+                codes[function.__code__] = dotted
+    if not codes or isinstance(answer, type) or not callable(answer):
+        return answer
+
+    def guarded(*arguments, **named):
+        called = []
+
+        def watch(frame, event, _):
+            if event == "call" and frame.f_code in codes:
+                called.append(codes[frame.f_code])
+                raise LibraryCall(library_message(name, called[0]))
+
+        sys.setprofile(watch)
+        try:
+            result = answer(*arguments, **named)
+        finally:
+            sys.setprofile(None)
+            if called:
+                raise LibraryCall(library_message(name, called[0])) from None
+        return result
+
+    guarded.__name__ = name
+    guarded.__wrapped__ = answer
+    return guarded
+
+
+@contextlib.contextmanager
+def _grading():
+    """Setup cells run as in grading: quiet, and `earlier` gives library functions."""
+    before = os.environ.get("COURSEKIT_GRADING")
+    os.environ["COURSEKIT_GRADING"] = "1"
+    try:
+        with contextlib.redirect_stdout(open(os.devnull, "w")):
+            yield
+    finally:
+        os.environ.pop("COURSEKIT_GRADING", None) if before is None else os.environ.update(COURSEKIT_GRADING=before)
+
+
+def judge_source(exercise, source, filename="answer"):
+    """`judge_function` of what the source defines; a source that does not run fails every check."""
+    try:
+        answer = load_answer(exercise, source, filename)
+    except SyntaxError as error:
+        trouble = f"SyntaxError: {error.msg}, line {error.lineno} of {filename}"
+    except LookupError as error:
+        trouble = str(error.args[0]) if error.args else type(error).__name__
+    except Exception as error:
+        trouble = f"{type(error).__name__} while running {filename}: {error}"
+    else:
+        return judge_function(exercise, answer)
+    return refused(exercise, trouble)
+
+
+def refused(exercise, message):
+    """The verdict on an answer that could not be judged: no points, and why."""
+    part = {"passed": False, "message": message}
+    return Verdict(exercise.name, exercise.points, visible=dict(part), hidden=dict(part))
+
+
+def judge_apart(exercise, source, filename="answer", timeout=30.0):
+    """`judge_source` in a process of its own, ended after `timeout` seconds.
+
+    An answer that hangs, exits or kills its process fails with a message; the caller lives.
+    """
+    _warm()
+    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    worker = context.Process(target=_worker, args=(theirs, exercise, source, filename))
+    worker.start()
+    theirs.close()
+    try:
+        if not ours.poll(timeout):
+            return refused(exercise, f"not done after {timeout:g} s: is there a loop that never ends?")
+        return Verdict(**json.loads(ours.recv_bytes()))
+    except EOFError:
+        worker.join(5)
+        return refused(exercise, f"the process ended (exit code {worker.exitcode}) before its checks did")
+    finally:
+        if worker.is_alive():
+            if hasattr(os, "killpg"):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(worker.pid, signal.SIGKILL)
+            worker.kill()
+        worker.join()
+        ours.close()
+
+
+@functools.cache
+def _warm():
+    """Import what every answer needs once, before the forks, on one thread: a fork of a busy pool can hang."""
+    import torch
+    import torchvision  # noqa: F401
+
+    import coursekit.checks
+
+    torch.set_num_threads(1)
+    coursekit.checks.known_mistakes()
+
+
+def _worker(pipe, exercise, source, filename):
+    if hasattr(os, "setsid"):
+        os.setsid()
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    _warm()
+    pipe.send_bytes(json.dumps(asdict(judge_source(exercise, source, filename))).encode())
+    pipe.close()
