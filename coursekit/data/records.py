@@ -1,7 +1,11 @@
 """`Record`, one annotated image as it lies on disk, and the checks that all readers of annotation files share."""
 
+import json
+import math
+import os
 import warnings
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -44,7 +48,7 @@ class Problem(NamedTuple):
     what: str
 
     def __str__(self):
-        return f"{self.file}, {self.entry}: {self.what}"
+        return f"{self.file}, {self.entry}: {self.what}" if self.entry else f"{self.file}: {self.what}"
 
 
 class SkippedWarning(UserWarning):
@@ -96,7 +100,7 @@ class Checker:
         """The `Record` of one image, or None where the image is left out.
 
         Args:
-            file (Path), entry (str): where the image is named, for messages.
+            file (Path), entry (str): where the image is named, for messages; entry may be empty.
             image (Path): the image file.
             objects: tuples (entry, box as four floats xyxy, class name or None, ignore).
             size: (width, height) that the annotation states, or None.
@@ -158,3 +162,87 @@ def image_size(path):
             return image.size[::-1] if turned else image.size
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{path} is not an image that can be read: {error}") from error
+
+
+def read_json(path):
+    """The content of a JSON file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not JSON; names the file, line and column.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no annotation file {path}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text at byte {error.start}, is it a JSON file?") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from error
+
+
+def require(holder, key, kind, file, entry, *, count=None):
+    """`holder[key]`, if it is of the `kind` (a type, several, "number", or "numbers": a list of them, `count` long).
+
+    Raises:
+        ValueError: otherwise; names the file, the entry and the key.
+    """
+    if not isinstance(holder, dict):
+        raise ValueError(f"{file}, {entry}: found {_brief(holder)}, expected an object with {key!r}")
+    if key not in holder:
+        raise ValueError(f"{file}, {entry}: no {key!r} in it, found {', '.join(map(repr, holder)) or 'nothing'}")
+    value = holder[key]
+    if kind == "number":
+        fits, wanted = _is_number(value), "a number"
+    elif kind == "numbers":
+        fits = isinstance(value, list) and all(map(_is_number, value)) and count in (None, len(value))
+        wanted = f"a list of {count or ''} numbers".replace("  ", " ")
+    else:
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        fits = isinstance(value, kinds) and not isinstance(value, bool)
+        wanted = " or ".join({dict: "an object", list: "a list", str: "a text", int: "an integer"}[k] for k in kinds)
+    if not fits:
+        raise ValueError(f"{file}, {entry}: {key!r} is {_brief(value)}, expected {wanted}")
+    return value
+
+
+def _is_number(value):
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _brief(value):
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def write_images(data, folder):
+    """Write the images of a `DetectionData` as `000000.png`, ...; yields (path, target) for each.
+
+    A file is written beside its place and then moved there, so no half of one is ever left.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(len(data)):
+        image, target = data[index]
+        path = folder / f"{index:06}.png"
+        pixels = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())  # [H, W, 3]
+        with replacing(path) as part:
+            pixels.save(part, format="PNG")
+        yield path, target
+
+
+def write_json(content, path):
+    """Write `content` as JSON, whole or not at all; returns the path."""
+    with replacing(path) as part:
+        part.write_text(json.dumps(content, ensure_ascii=False, allow_nan=False), encoding="utf-8")
+    return path
+
+
+@contextmanager
+def replacing(path):
+    """Gives a path to write to; it takes the place of `path` at the end, or is removed if something raised."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
