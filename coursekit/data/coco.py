@@ -82,11 +82,12 @@ def write(data, folder):
     Returns:
         Path: the JSON file.
     """
-    folder = Path(folder)
+    path = Path(folder) / "annotations.json"
+    path.unlink(missing_ok=True)
     height, width = data.images.shape[-2:]
     images, annotations = [], []
-    for number, (path, target) in enumerate(write_images(data, folder), start=1):
-        images.append({"id": number, "file_name": path.name, "width": width, "height": height})
+    for number, (image, target) in enumerate(write_images(data, path.parent), start=1):
+        images.append({"id": number, "file_name": image.name, "width": width, "height": height})
         ignore = target["ignore"].tolist() if "ignore" in target else [False] * len(target["labels"])
         for box, label, ignored in zip(target["boxes"].tolist(), target["labels"].tolist(), ignore, strict=True):
             x1, y1, x2, y2 = box
@@ -100,7 +101,7 @@ def write(data, folder):
             })  # fmt: skip
     categories = [{"id": number, "name": name} for number, name in enumerate(data.classes, start=1)]
     content = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
-    return write_json(content, folder / "annotations.json")
+    return write_json(content, path)
 
 
 def _content(path):

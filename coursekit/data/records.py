@@ -172,13 +172,19 @@ def read_json(path):
         ValueError: if it is not JSON; names the file, line and column.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from error
+
+
+def read_text(path):
+    """The text of a UTF-8 file; FileNotFoundError or ValueError name the file otherwise."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise FileNotFoundError(f"no annotation file {path}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text at byte {error.start}, is it a JSON file?") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from error
+        raise ValueError(f"{path}: byte {error.start} is not UTF-8 text; save it as UTF-8") from error
 
 
 def require(holder, key, kind, file, entry, *, count=None):
