@@ -3,11 +3,12 @@
 import importlib
 
 from coursekit.data.batches import DetectionData, load
+from coursekit.data.scenes import scenes
 
 _MODULES = ("records", "voc", "coco", "via", "download")  # imported when first used
 _NAMES = {"Record": "records", "real": "download"}
 
-__all__ = ["DetectionData", "Record", "coco", "load", "real", "via", "voc"]
+__all__ = ["DetectionData", "Record", "coco", "load", "real", "scenes", "via", "voc"]
 
 
 def __getattr__(name):

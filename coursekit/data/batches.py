@@ -35,8 +35,8 @@ class DetectionData:
         self.images, self.targets, self.classes = images, list(targets), tuple(classes)
         self._check()
         self.device = images.device if device is None else torch.empty(0, device=device).device
-        if self.images.device != self.device and _fits(self.images, self.device):
-            self.images = self.images.to(self.device)
+        if self.images.device != self.device:
+            self.images = self.images.to(storage_device(self.images.nbytes, self.device))
         self.targets = _on(self.targets, self.device)
 
     def _check(self):
@@ -266,16 +266,16 @@ def _on_device(numbers, device):
     return tensor.to(device, non_blocking=True)
 
 
-def _fits(images, device):
-    """Whether the images take at most half of what is free on `device`; warns where they do not."""
+def storage_device(size, device):
+    """Where `size` bytes of images are kept: `device`, or the CPU, with a warning, if they take over half of its free memory."""
     if device.type != "cuda":
-        return True
+        return device
     free = torch.cuda.mem_get_info(device)[0]
-    if images.nbytes <= free / 2:
-        return True
+    if size <= free / 2:
+        return device
     warnings.warn(
-        f"the images take {images.nbytes / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free: "
+        f"the images take {size / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free: "
         "they stay in main memory and are copied batch by batch; a smaller `size` or a subset would fit",
-        stacklevel=4,
+        stacklevel=3,
     )
-    return False
+    return torch.device("cpu")

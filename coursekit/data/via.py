@@ -168,10 +168,10 @@ def _cell(row, column, path, line):
 
 def _only_attribute(images, path):
     """The one attribute that the regions have; None where there is none at all."""
-    found = sorted({name for _, _, regions in images for _, _, attributes in regions for name in attributes})
+    found = list(dict.fromkeys(name for _, _, regions in images for _, _, attributes in regions for name in attributes))
     if len(found) > 1:
         names = ", ".join(map(repr, found))
-        raise ValueError(f"{path}: regions have the attributes {names}: say which is the class, attribute={found[0]!r}")
+        raise ValueError(f"{path}: regions have the attributes {names}: say which is the class, as in attribute={found[0]!r}")
     return found[0] if found else None
 
 

@@ -292,6 +292,6 @@ def test_images_that_would_not_fit_stay_in_main_memory_and_say_so(monkeypatch):
     """The decision alone, with a GPU of 1,000 bytes that is only pretended."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 1000))
     device = torch.device("cuda", 0)
-    assert module._fits(torch.zeros(500, dtype=torch.uint8), device)
+    assert module.storage_device(500, device) == device
     with pytest.warns(UserWarning, match="stay in main memory and are copied batch by batch"):
-        assert not module._fits(torch.zeros(501, dtype=torch.uint8), device)
+        assert module.storage_device(501, device) == torch.device("cpu")
