@@ -1,0 +1,172 @@
+"""Right answers pass whatever their form; the starter and answers wrong in a way that fits any exercise fail."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+import torch
+
+from autograder.judge import judge_function, judge_source, load_answer
+from autograder.lessons import all_exercises, read_cells, sources
+
+from . import forms
+
+EXERCISES = all_exercises()
+FUNCTIONS = [name for name in EXERCISES if name[0].islower()]
+FORMS = [
+    (member.split("__")[0], member, function)
+    for module in pkgutil.iter_modules(forms.__path__)
+    for member, function in vars(importlib.import_module(f"{forms.__name__}.{module.name}")).items()
+    if "__" in member.strip("_") and inspect.isroutine(function) or inspect.isclass(function) and "__" in member
+]
+
+
+def verdict_of(name, answer):
+    verdict = judge_function(EXERCISES[name], answer)
+    return verdict, f"visible: {verdict.visible['message']!r}, hidden: {verdict.hidden['message']!r}"
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_reference_passes(name):
+    verdict = judge_source(EXERCISES[name], EXERCISES[name].reference)
+    assert verdict.passed and verdict.score == verdict.points, (verdict.visible, verdict.hidden)
+
+
+@pytest.mark.parametrize("name, form, answer", FORMS, ids=[form for _, form, _ in FORMS])
+def test_other_form_passes(name, form, answer):
+    verdict, told = verdict_of(name, answer)
+    assert verdict.passed, told
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_exercise_has_three_other_forms(name):
+    assert sum(exercise == name for exercise, _, _ in FORMS) >= 3
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_starter_fails(name):
+    from autograder.build import expand, released
+
+    path = next(path for path in sources() if path.parent.name == EXERCISES[name].lesson)
+    cell = next(cell for cell in released(expand(path)).cells if cell.get("id") == name)
+    verdict = judge_source(EXERCISES[name], cell.source)
+    assert not verdict.visible["passed"] and not verdict.passed and verdict.score == 0
+
+
+# Answers that are wrong in a way that fits any exercise. Where one does not fit, the exercise stands in UNFIT with why.
+
+
+def reference(name):
+    return load_answer(EXERCISES[name], EXERCISES[name].reference)
+
+
+def mapped(value, change):
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: mapped(item, change) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(mapped(item, change) for item in value)
+    return value
+
+
+def tensors(value):
+    found = []
+    mapped(value, lambda tensor: (found.append(tensor), tensor)[1])
+    return found
+
+
+def returns_double(function):
+    """float64 whatever came in."""
+    return lambda *a, **k: mapped(function(*a, **k), lambda t: t.double() if t.is_floating_point() else t)
+
+
+def returns_single(function):
+    """float32 whatever came in."""
+    return lambda *a, **k: mapped(function(*a, **k), lambda t: t.float() if t.is_floating_point() else t)
+
+
+def changes_its_arguments(function):
+    def answer(*arguments, **named):
+        result = function(*arguments, **named)
+        for tensor in tensors((arguments, named)):
+            if tensor.is_leaf and not tensor.requires_grad and tensor.numel():
+                tensor[...] = 1
+        return result
+
+    return answer
+
+
+def fails_on_empty_input(function):
+    def answer(*arguments, **named):
+        if any(tensor.numel() == 0 for tensor in tensors((arguments, named))):
+            raise IndexError("empty")
+        return function(*arguments, **named)
+
+    return answer
+
+
+def a_little_off(function):
+    return lambda *a, **k: mapped(
+        function(*a, **k), lambda t: t * 1.01 + 0.001 if t.is_floating_point() else t
+    )
+
+
+def rows_in_reverse(function):
+    return lambda *a, **k: mapped(function(*a, **k), lambda t: t.flip(0) if t.dim() else t)
+
+
+def gives_none(function):
+    return lambda *a, **k: None
+
+
+def remembers_the_first_answer(function):
+    kept = []
+    return lambda *a, **k: (kept.append(function(*a, **k)) or kept[0]) if not kept else kept[0]
+
+
+WRONG = [
+    returns_double,
+    returns_single,
+    changes_its_arguments,
+    fails_on_empty_input,
+    a_little_off,
+    rows_in_reverse,
+    gives_none,
+    remembers_the_first_answer,
+]
+# exercise -> {answer: why it is not wrong there}
+UNFIT = {
+    "parse_via": {"changes_its_arguments": "its argument holds no tensor", "fails_on_empty_input": "its argument holds no tensor"},
+    "tile_anchors": {name: "no tensor comes in" for name in ("returns_single", "changes_its_arguments", "fails_on_empty_input")},
+    "anchor_shapes": {name: "no tensor comes in" for name in ("returns_single", "changes_its_arguments", "fails_on_empty_input")},
+    "linear_scales": {name: "no tensor comes in" for name in ("returns_single", "changes_its_arguments", "fails_on_empty_input")},
+    "ssd_anchors": {name: "no tensor comes in" for name in ("returns_single", "changes_its_arguments", "fails_on_empty_input")},
+    "match_anchors": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
+    "mine_hard_negatives": {name: "it gives booleans" for name in ("returns_double", "returns_single", "a_little_off")},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_answer_wrong_anywhere_fails(name, wrong):
+    if wrong.__name__ in UNFIT.get(name, {}):
+        pytest.skip(UNFIT[name][wrong.__name__])
+    answer = wrong(reference(name))
+    verdict, told = verdict_of(name, answer)
+    assert not verdict.passed, f"an answer that {wrong.__name__} passes"
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_answer_that_computes_in_float64_and_returns_the_input_dtype_passes(name):
+    function = reference(name)
+
+    def answer(*arguments, **named):
+        floating = [t for t in tensors((arguments, named)) if t.is_floating_point()]
+        dtype = floating[0].dtype if floating else None
+        up = mapped((arguments, named), lambda t: t.double() if t.is_floating_point() else t)
+        return mapped(function(*up[0], **up[1]), lambda t: t.to(dtype) if dtype and t.is_floating_point() else t)
+
+    verdict, told = verdict_of(name, answer)
+    assert verdict.passed, told
