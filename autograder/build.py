@@ -53,6 +53,7 @@ def build_lesson(path, *, force=False, check=False, root=ROOT):
     solution = path.with_suffix(".ipynb")
     release = Path(root) / "course" / lesson / solution.name
     prints = Path(root) / "coursekit" / "fingerprints" / f"{lesson}.json"
+    exercises_of(path)  # a lesson whose checks and exercises do not fit is refused before anything runs
     notebook = expand(path)
     executed = None if force else _unchanged(solution, notebook)
     if executed is None and not check:
@@ -94,13 +95,17 @@ def expand(path):
 def execute(notebook, folder):
     """Run the notebook in its folder; a cell that fails stops the build with its error."""
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
 
     notebook = copy.deepcopy(notebook)
     environment = {**os.environ, "COURSEKIT_QUIET": "1"}
     client = NotebookClient(
         notebook, timeout=1800, record_timing=False, resources={"metadata": {"path": str(folder)}}, kernel_name="python3"
     )
-    client.execute(env=environment)
+    try:
+        client.execute(env=environment)
+    except CellExecutionError as error:
+        raise LessonError(f"{folder}: a cell failed while the notebook ran:\n{error}") from None
     notebook.metadata.language_info = dict(LANGUAGE)
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):

@@ -15,8 +15,6 @@ import sys
 import types
 from dataclasses import asdict, dataclass, field
 
-from .lessons import all_exercises
-
 
 @dataclass
 class Verdict:
@@ -54,9 +52,8 @@ def load_answer(exercise, source, filename="answer"):
     namespace = {"__name__": "answer"}
     with _grading():
         exec(compile(exercise.setup, f"{exercise.lesson}: setup", "exec"), namespace)
-    for other in all_exercises().values():
-        if other.lesson == exercise.lesson and other.name != exercise.name:
-            exec(compile(other.reference, f"{other.lesson}: {other.name}", "exec"), namespace)
+    for sibling, reference in exercise.siblings.items():
+        exec(compile(reference, f"{exercise.lesson}: {sibling}", "exec"), namespace)
     exec(compile(source, filename, "exec"), namespace)
     if exercise.name not in namespace:
         raise LookupError(f"{exercise.name} is not defined; the exercise is judged by that name")

@@ -45,11 +45,14 @@ class Check:
 
 @dataclass
 class Exercise:
+    """One exercise: the source of its answer, of the lesson's setup, of its checks and of the exercises beside it."""
+
     name: str
     lesson: str
     reference: str
-    setup: str
+    setup: str = ""
     checks: list[Check] = field(default_factory=list)
+    siblings: dict[str, str] = field(default_factory=dict)
 
     @property
     def points(self):
@@ -138,7 +141,7 @@ def exercises_of(path):
             name = grade_id.removeprefix("test_").split("__")[0]
             checks.setdefault(name, []).append(Check(grade_id, meta["points"], cell.source))
         elif meta["solution"]:
-            found[grade_id] = Exercise(grade_id, path.parent.name, cell.source, "")
+            found[grade_id] = Exercise(grade_id, path.parent.name, cell.source)
         else:
             setup.append(cell.source)
     for name, parts in checks.items():
@@ -147,6 +150,7 @@ def exercises_of(path):
         found[name].checks = parts
     for exercise in found.values():
         exercise.setup = "\n".join(setup)
+        exercise.siblings = {name: other.reference for name, other in found.items() if other is not exercise}
         if not exercise.checks:
             raise LessonError(f"{path}: exercise {exercise.name} has no check cell test_{exercise.name}")
     return found
