@@ -1,0 +1,3 @@
+from . import Mistake
+
+MISTAKES = {}
