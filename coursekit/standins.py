@@ -5,6 +5,8 @@
 Only calls to public libraries stand here, no answers; a test holds each against its exercise.
 """
 
+from types import SimpleNamespace
+
 import torch
 
 
@@ -43,6 +45,27 @@ def linear_scales(levels, smallest=0.2, largest=0.9):
     return torch.linspace(smallest, largest, levels)
 
 
+def ssd_anchors(grids, scales, ratios, image_size):
+    """torchvision's default boxes scale both axes alike: x is read off the boxes of s_x, y off those of s_y."""
+    from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+    from torchvision.models.detection.image_list import ImageList
+
+    width, height = image_size
+    images = ImageList(torch.empty(1, 0, height, width), [(height, width)])
+    maps = [torch.empty(1, 0, rows, columns) for columns, rows in grids]
+    ratios = list(ratios)
+    each = 2 * len(ratios) + 2  # torchvision's cell: ratio 1, the extra anchor, then a and 1/a for every a
+    order = [*range(2, each, 2), 1]
+
+    def boxes(axis):
+        sizes = [*(scale[axis] for scale in scales), 1.0]
+        generator = DefaultBoxGenerator([ratios] * len(grids), scales=sizes, clip=False)
+        return generator(images, maps)[0].reshape(-1, each, 4)[:, order].reshape(-1, 4)
+
+    across, down = boxes(0), boxes(1)
+    return torch.stack([across[:, 0], down[:, 1], across[:, 2], down[:, 3]], dim=-1)
+
+
 def _box_coder(stds):
     from torchvision.models.detection._utils import BoxCoder
 
@@ -57,10 +80,53 @@ def decode_boxes(deltas, anchors, stds=(0.1, 0.1, 0.2, 0.2)):
     return _box_coder(stds).decode_single(deltas, anchors)
 
 
+def anchor_targets(anchors, boxes, labels, threshold=0.5):
+    """SSD's matching and coding by torchvision: the same as the exercise unless two objects have one best anchor.
+
+    There the exercise gives it to the first of them, and the others the best anchor still free; torchvision gives it
+    to the last of them, and the others no anchor of their own.
+    """
+    from torchvision.models.detection._utils import SSDMatcher
+
+    iou = box_iou(boxes, anchors)
+    met = (iou > 0).any(dim=1)  # torchvision would force an anchor for an object that no anchor touches
+    classes = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
+    deltas = torch.zeros_like(anchors)
+    if met.any():  # torchvision refuses an image without objects
+        above = torch.nextafter(iou.new_tensor(threshold), iou.new_tensor(float("inf")))  # it asks for >=, we for >
+        matches = SSDMatcher(above.item())(iou[met])
+        positive = matches >= 0
+        classes[positive] = labels[met][matches[positive]].to(torch.int64)
+        deltas[positive] = encode_boxes(boxes[met][matches[positive]], anchors[positive])
+    return classes, deltas
+
+
 def smooth_l1_loss(prediction, target, sigma=1.0):
     from torch.nn.functional import smooth_l1_loss
 
     return smooth_l1_loss(prediction, target, beta=1 / sigma**2, reduction="none")
+
+
+def ssd_loss(logits, deltas, labels, target_deltas, alpha=1.0):
+    """torchvision's SSD loss: the same as the exercise where every image has positives, with at least three times as
+    many negatives, and no anchor is ignored.
+
+    Elsewhere it differs: an image without positives adds nothing (the exercise keeps three negatives there), a
+    positive counts again for each negative that is missing, and an ignored anchor is a background one.
+    """
+    from torchvision.models.detection.ssd import SSD
+
+    # torchvision encodes the matched boxes itself; here anchor i is matched to "box" i, whose code is given
+    model = SimpleNamespace(neg_to_pos_ratio=3, box_coder=SimpleNamespace(encode_single=lambda boxes, anchors: boxes))
+    rows = torch.arange(labels.shape[1], device=labels.device)
+    losses = SSD.compute_loss(
+        model,
+        [{"boxes": boxes, "labels": classes} for boxes, classes in zip(target_deltas, labels)],
+        {"cls_logits": logits.contiguous(), "bbox_regression": deltas},
+        list(target_deltas),  # the anchors, which only the encoding would use
+        [torch.where(classes > 0, rows, -1) for classes in labels],
+    )
+    return losses["classification"], alpha * losses["bbox_regression"]
 
 
 def nms(boxes, scores, iou_threshold):
@@ -78,9 +144,12 @@ STANDINS = {
         box_iou,
         flip_boxes,
         linear_scales,
+        ssd_anchors,
         encode_boxes,
         decode_boxes,
+        anchor_targets,
         smooth_l1_loss,
+        ssd_loss,
         nms,
     )
 }
@@ -99,6 +168,11 @@ LIBRARY = {
         "torchvision.transforms.v2.functional.horizontal_flip",
         "torchvision.transforms.v2.functional.hflip",
     ),
+    "ssd_anchors": ("torchvision.models.detection.anchor_utils.DefaultBoxGenerator",),
+    "match_anchors": (
+        "torchvision.models.detection._utils.SSDMatcher",
+        "torchvision.models.detection._utils.Matcher",
+    ),
     "encode_boxes": ("torchvision.models.detection._utils.BoxCoder", "torchvision.models.detection._utils.encode_boxes"),
     "decode_boxes": ("torchvision.models.detection._utils.BoxCoder",),
     "smooth_l1_loss": (
@@ -107,5 +181,6 @@ LIBRARY = {
         "torch.nn.modules.loss.SmoothL1Loss",
         "torch.nn.modules.loss.HuberLoss",
     ),
+    "ssd_loss": ("torchvision.models.detection.ssd.SSD",),
     "nms": ("torchvision.ops.boxes.nms",),
 }
