@@ -1,0 +1,582 @@
+"""`fit` trains a detector: progress, mixed precision, checkpoints that continue a run exactly.
+
+    history = fit(model, loss, data, steps=1000, checkpoint="ssd.safetensors")
+    history.plot()
+
+`loss(model, images, targets)` gives a dict of scalars, which are summed: {"class": ..., "box": ...}.
+
+What is shown: a progress bar where someone watches, that is in a terminal, in JupyterLab, Colab or VS Code, and in
+these notebooks a loss curve that grows. A notebook that a program executes (nbclient, nbval, a build) gets no
+bar, so its outputs hold no times; `COURSEKIT_QUIET=1` silences `fit` everywhere.
+"""
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+FORMAT = "coursekit.training 1"
+WARM_UP = 0.1  # share of the steps in which the rate rises
+LOOK_EVERY = 20  # steps between looks at the losses on a GPU: each look makes the GPU wait for Python
+DRAW_EVERY = 5.0  # seconds between drawings of the live curve
+
+
+@dataclass
+class History:
+    """What a run did.
+
+    Attributes:
+        steps (list of int): 1, 2, ...; those that were done.
+        losses (dict of lists of float): by name, one value a step.
+        seconds (float): of training, resumed runs included.
+        batch_size (int): images a step.
+        complete (bool): whether all steps that were asked for are done.
+    """
+
+    steps: list = field(default_factory=list)
+    losses: dict = field(default_factory=dict)
+    seconds: float = 0.0
+    batch_size: int = 0
+    complete: bool = False
+
+    @property
+    def images_per_second(self):
+        """Over the whole run, the first slow steps included; 0 for a run that did nothing."""
+        return len(self.steps) * self.batch_size / self.seconds if self.seconds else 0.0
+
+    @property
+    def total(self):
+        """The sum of the losses at each step: list of float."""
+        return [sum(parts) for parts in zip(*self.losses.values())]
+
+    def plot(self, ax=None):
+        """Draws the losses over the steps."""
+        from coursekit.plot import show_loss
+
+        show_loss(self, ax)
+
+    def __repr__(self):
+        if not self.steps:
+            return "no step done"
+        tenth = max(1, len(self.steps) // 10)
+        first, last = (sum(part) / len(part) for part in (self.total[:tenth], self.total[-tenth:]))
+        return (
+            f"{len(self.steps):,} steps of {self.batch_size} images in {self.seconds:.0f} s "
+            f"({self.images_per_second:,.0f} images/s): loss {first:.3g} in the first tenth, {last:.3g} in the last"
+        )
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on: the loss or its gradient is no number, or memory is out. Says what to look at."""
+
+
+def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay=0.01, clip=10.0, flip=True,
+        seed=0, device=None, bf16=None, slower=None, checkpoint=None, save_every=60.0, progress=True):  # fmt: skip
+    """Trains a model with AdamW on batches of a data set, at a rate that rises over a tenth of the steps, then falls.
+
+    The batches depend on `seed` and the step alone, and random numbers drawn from torch inside of the loss too. So a
+    run that was interrupted and goes on from its checkpoint ends with the very weights of one that was not.
+    On exit the model is in evaluation mode. An interrupt (Ctrl-C, the stop button) ends the run after the step at
+    hand; press twice to stop at once. While nbgrader grades, nothing is trained.
+
+    Args:
+        model (Module): trained in place, moved to the device. What it returns reaches the loss as float32.
+        loss (callable): `loss(model, images, targets) -> dict of str: scalar Tensor`; images float32 [B, 3, H, W]
+            in 0..1, targets a list of B dicts with `boxes` [M, 4] in pixels and `labels` [M], M may be 0.
+        data (DetectionData): what to train on.
+        steps (int): batches in all, earlier ones of a resumed run included.
+        batch_size (int): images a step; no more than there are.
+        peak_rate (float): the highest learning rate.
+        weight_decay (float): AdamW's.
+        clip (float): the gradient's norm is scaled down to this.
+        flip (bool): mirror half of the images, drawn anew each time.
+        seed (int): of batches, flips and torch's random numbers; not of the model's weights, which exist already.
+        device (optional): a CUDA device if there is one, else the CPU.
+        bf16 (bool, optional): whether to use bfloat16 where autocast does; by default where it is faster.
+        slower (dict, optional): part of the rate for some weights by the beginning of their name: `{"backbone": 0.1}`.
+        checkpoint (path, optional): a `.safetensors` file, written every `save_every` seconds and at the end; if it
+            is there already, the run goes on from it.
+        save_every (float): seconds.
+        progress (bool): show a bar, in a notebook with a curve, where someone watches.
+
+    Returns:
+        History: of all steps, those before a resume included.
+
+    Raises:
+        TrainingError: if a loss or gradient is infinite or no number, or the GPU's memory is out. The last checkpoint
+            stays as it is.
+        ValueError: if the checkpoint belongs to another run, or `loss` returns something else than named scalars.
+    """
+    if os.environ.get("NBGRADER_EXECUTION") == "autograde":
+        print("training is skipped while grading")
+        return History(batch_size=batch_size)
+    if steps < 1 or batch_size < 1 or not len(data):
+        raise ValueError(f"{steps} steps of {batch_size} out of {len(data)} images: each must be at least 1")
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    data = data.to(device) if data.device.type != device.type else data
+    batch_size = min(batch_size, len(data))
+    layout = memory_format(model, device)
+    model.to(device, memory_format=layout).train()
+    optimizer, shares = make_optimizer(model, peak_rate, weight_decay, slower or {})
+    run = Run(
+        model, optimizer, History(batch_size=batch_size), checkpoint and Path(os.fspath(checkpoint)),
+        settings={
+            "steps": steps, "batch_size": batch_size, "peak_rate": peak_rate, "weight_decay": weight_decay,
+            "clip": clip, "flip": flip, "seed": seed, "slower": slower or {}, "images": len(data),
+            "image size": list(data.images.shape[2:]), "boxes": sum(len(t["labels"]) for t in data.targets),
+        },
+        bf16=bf16_pays(device) if bf16 is None else bool(bf16),
+    )  # fmt: skip
+    run.resume()
+    history = run.history
+    done = len(history.steps)
+    if run.checkpoint and done:
+        print(f"{run.checkpoint} holds step {done:,} of {steps:,}" + (": nothing left to do" if done == steps else ""))
+    watch = Watch(history, steps, progress and done < steps)
+    pending = []  # (step, names, values on the device)
+    started, before = time.perf_counter(), history.seconds
+    last_save = started
+    batches = endless_batches(data, batch_size, flip, seed, done, layout == torch.channels_last)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    scope = [fast_matrix_products(device), torch.random.fork_rng([device] if device.type == "cuda" else [])]
+    try:
+        with Interrupts() as interrupts, scope[0], scope[1], float_outputs(model):
+            for step in range(done + 1, steps + 1):
+                torch.manual_seed(1_000_003 * seed + step)
+                images, targets = next(batches)
+                for group, share in zip(optimizer.param_groups, shares):
+                    group["lr"] = share * one_cycle(step - 1, steps, peak_rate)
+                with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
+                    parts = loss(model, images, targets)
+                parts = checked_parts(parts, list(history.losses) or (pending and pending[0][1]), step)
+                optimizer.zero_grad(set_to_none=True)
+                torch.stack([part.float() for part in parts.values()]).sum().backward()
+                norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+                values = torch.stack([part.detach().float() for part in parts.values()] + [norm.float()])
+                pending.append((step, list(parts), values))
+                if device.type == "cpu":
+                    run.look(pending, data)  # before the step: the weights are still good
+                optimizer.step()
+                if len(pending) >= LOOK_EVERY or step == steps or interrupts.asked:
+                    run.look(pending, data)
+                now = time.perf_counter()
+                history.seconds = before + now - started
+                watch.update()
+                if interrupts.asked:
+                    break
+                if run.checkpoint and now - last_save > save_every:
+                    run.look(pending, data)
+                    run.save()
+                    last_save = time.perf_counter()
+    except KeyboardInterrupt:  # the second one, or one outside of the main thread: the step at hand is half done
+        run.tell_interrupted("at once; the weights are in the middle of a step")
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise TrainingError(out_of_memory(batch_size, device)) from error
+        raise
+    else:
+        run.look(pending, data)
+        history.complete = len(history.steps) == steps
+        if run.checkpoint and len(history.steps) > done:
+            run.save()
+        if not history.complete:
+            run.tell_interrupted("after the step at hand")
+    finally:
+        watch.close()
+        model.eval()
+    return history
+
+
+class Run:
+    """The state of a training run, and its file."""
+
+    def __init__(self, model, optimizer, history, checkpoint, settings, bf16):
+        self.model, self.optimizer, self.history = model, optimizer, history
+        self.checkpoint, self.settings, self.bf16 = checkpoint, settings, bf16
+
+    def look(self, pending, data):
+        """Moves losses from the device into the history; raises where one is no number."""
+        if not pending:
+            return
+        table = torch.stack([values for _, _, values in pending]).tolist()
+        names = pending[0][1]
+        first = pending[0][0]
+        pending.clear()
+        for step, row in enumerate(table, first):
+            bad = [name for name, value in zip(names, row) if not math.isfinite(value)]
+            if bad or not math.isfinite(row[-1]):
+                raise TrainingError(self.no_number(step, bad, dict(zip(names, row)), data))
+            self.history.steps.append(step)
+            for name, value in zip(names, row):
+                self.history.losses.setdefault(name, []).append(value)
+
+    def no_number(self, step, bad, values, data):
+        """What to say when a loss or gradient is no number."""
+        shown = ", ".join(f"{name} {value:.3g}" for name, value in values.items())
+        if bad:
+            where = f"the loss {' and '.join(map(repr, bad))} is not finite at step {step} ({shown})"
+            causes = "log, sqrt or a division at 0 (no positives in the batch?), exp of a large number"
+        else:
+            where = f"the losses are finite at step {step} ({shown}), but their gradient is not"
+            causes = "the slope of sqrt, log or a norm at 0; a NaN that torch.where hides going forward"
+        rate = self.settings["peak_rate"]
+        told = [f"{where}. Look at: {causes}; or a peak_rate of {rate:g} that is too high, try {rate / 4:g}"]
+        flat = [i for i, t in enumerate(data.targets) if len(t["boxes"]) and bool((t["boxes"][:, 2:] <= t["boxes"][:, :2]).any())]
+        if flat:
+            told.append(f"{len(flat)} images of the data hold boxes without area, the first is image {flat[0]}")
+        if self.checkpoint and self.checkpoint.exists():
+            told.append(f"{self.checkpoint} keeps the last good state")
+        return ". ".join(told)
+
+    def tell_interrupted(self, how):
+        done, steps = len(self.history.steps), self.settings["steps"]
+        kept = "nothing is saved, as no checkpoint was named"
+        if self.checkpoint:
+            kept = f"run this again to go on from {self.checkpoint}" if self.checkpoint.exists() else "nothing is saved yet"
+        print(f"interrupted {how}, {done:,} of {steps:,} steps done; {kept}")
+
+    def save(self):
+        """Writes the checkpoint. The file is complete at any moment: a new one takes the place of the old one."""
+        from safetensors.torch import save_file
+
+        state = self.optimizer.state_dict()
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for index, values in state["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+        for name, values in self.history.losses.items():
+            tensors[f"history.{name}"] = torch.tensor(values, dtype=torch.float64)
+        # copies, as the file's format wants neither channels-last memory nor two names for the same memory
+        tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+        plain = {
+            "step": len(self.history.steps), "seconds": self.history.seconds, "losses": list(self.history.losses),
+            "bf16": self.bf16, "settings": self.settings,
+        }  # fmt: skip
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        part = self.checkpoint.with_name(self.checkpoint.name + ".part")
+        save_file(tensors, part, metadata={"format": FORMAT, "run": json.dumps(plain)})
+        os.replace(part, self.checkpoint)
+
+    def resume(self):
+        """Takes over the state of the checkpoint, if there is one, exactly."""
+        if not self.checkpoint or not self.checkpoint.exists():
+            return
+        tensors, plain = read_checkpoint(self.checkpoint)
+        differing = [
+            f"{name} {plain['settings'].get(name)}, now {value}"
+            for name, value in json.loads(json.dumps(self.settings)).items()
+            if plain["settings"].get(name) != value
+        ]
+        if differing:
+            raise ValueError(
+                f"{self.checkpoint} comes from another run: {'; '.join(differing)}. "
+                "Delete it, or name another checkpoint, to train anew"
+            )
+        load_model_state(self.model, tensors["model"], self.checkpoint)
+        state = self.optimizer.state_dict()
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        for index, values in tensors["optimizer"].items():
+            parameter = parameters[int(index)]
+            # laid out in memory as the optimiser itself would have made them
+            state["state"][int(index)] = {
+                name: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
+                for name, value in values.items()
+            }
+        self.optimizer.load_state_dict(state)
+        self.bf16 = plain["bf16"]
+        self.history.steps = list(range(1, plain["step"] + 1))
+        self.history.losses = {name: tensors["history"][name].tolist() for name in plain["losses"]}
+        self.history.seconds = plain["seconds"]
+
+
+def load_model(model, checkpoint):
+    """Puts the weights of a checkpoint of `fit` into a model of the same make, and the model in evaluation mode.
+
+    Args:
+        model (Module): changed in place, where it is.
+        checkpoint (path): a file that `fit` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is of another kind or from another model; says which names differ.
+    """
+    load_model_state(model, read_checkpoint(checkpoint)[0]["model"], checkpoint)
+    model.eval()
+
+
+def read_checkpoint(path):
+    """The content of a checkpoint: ({"model": ..., "optimizer": ..., "history": ...}, dict of plain data)."""
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(os.fspath(path))
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}: fit(..., checkpoint=...) writes one")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read ({error}): is it whole? Delete it to train anew") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} is no checkpoint of fit: its format is {metadata.get('format')}, expected {FORMAT}")
+    groups = {"model": {}, "optimizer": defaultdict(dict), "history": {}}
+    for name, value in tensors.items():
+        group, _, rest = name.partition(".")
+        if group == "optimizer":
+            index, _, entry = rest.partition(".")
+            groups[group][index][entry] = value
+        else:
+            groups[group][rest] = value
+    return groups, json.loads(metadata["run"])
+
+
+def load_model_state(model, state, path):
+    """Copies a state into a model, or says what does not fit."""
+    own = model.state_dict()
+    differing = [f"{name} is missing" for name in own if name not in state]
+    differing += [f"{name} is not expected" for name in state if name not in own]
+    differing += [
+        f"{name} is {list(state[name].shape)}, expected {list(value.shape)}"
+        for name, value in own.items()
+        if name in state and state[name].shape != value.shape
+    ]
+    if differing:
+        more = f", and {len(differing) - 4} more" if len(differing) > 4 else ""
+        raise ValueError(f"{path} holds another model: {', '.join(differing[:4])}{more}. Has the model changed since?")
+    model.load_state_dict(state)
+
+
+def one_cycle(step, steps, peak):
+    """The learning rate: from peak/25 up to the peak in a tenth of the steps, then down to nearly 0, both by cosines.
+
+    Source: Smith and Topin, 2018 (arXiv:1708.07120); the numbers are those of torch's OneCycleLR.
+
+    Args:
+        step (int): 0 .. steps - 1.
+        steps (int): in all.
+        peak (float): the highest rate.
+    """
+    start, end = peak / 25, peak / 25e4
+    top = max(WARM_UP * steps - 1, 0)  # the step of the peak
+    if step < top:
+        low, high, share = start, peak, step / top
+    else:
+        low, high, share = peak, end, (step - top) / max(steps - 1 - top, 1)
+    return high + (low - high) * (1 + math.cos(math.pi * share)) / 2
+
+
+def make_optimizer(model, rate, weight_decay, slower):
+    """AdamW over what learns, and for each of its groups the share of the rate that it gets."""
+    groups = defaultdict(list)
+    used = set()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            prefix = max((p for p in slower if name.startswith(p)), key=len, default=None)
+            used.add(prefix)
+            groups[1.0 if prefix is None else float(slower[prefix])].append(parameter)
+    unused = set(slower) - used
+    if unused:
+        some = ", ".join(dict.fromkeys(name.split(".")[0] for name, _ in model.named_parameters()))
+        raise ValueError(f"slower={slower}: no weight that learns begins with {unused.pop()!r}, but with {some}")
+    if not groups:
+        raise ValueError("the model has no weights that learn: is everything frozen?")
+    made = [{"params": parameters} for parameters in groups.values()]
+    return torch.optim.AdamW(made, lr=rate, weight_decay=weight_decay, fused=True), list(groups)
+
+
+def endless_batches(data, batch_size, flip, seed, skip, channels_last):
+    """Batch after batch, each pass in an order drawn from the seed and the pass's number; the first `skip` left out."""
+    passes = len(data) // batch_size
+    for number in itertools.count(skip // passes):
+        generator = torch.Generator().manual_seed(1_000_003 * seed + number)
+        batches = data.batches(
+            batch_size, shuffle=True, flip=flip, generator=generator, drop_last=True, channels_last=channels_last
+        )
+        yield from itertools.islice(batches, skip % passes if number == skip // passes else 0, None)
+
+
+def checked_parts(parts, names, step):
+    """The dict that a loss returned, if it is one of scalars by name, of the same names as before (where known)."""
+    if isinstance(parts, torch.Tensor):
+        parts = {"loss": parts}
+    if not isinstance(parts, dict) or not parts or not all(isinstance(v, torch.Tensor) for v in parts.values()):
+        raise ValueError(f"loss returned {type(parts).__name__} {parts!r:.80}, expected a dict of names and scalar tensors")
+    for name, value in parts.items():
+        if value.numel() != 1:
+            raise ValueError(f"the loss {name!r} has shape {tuple(value.shape)}, expected a scalar: sum or mean is missing")
+    if names and list(parts) != names:
+        raise ValueError(f"loss returned {list(parts)} at step {step}, expected {names} as before")
+    if not any(value.requires_grad for value in parts.values()):
+        raise ValueError(
+            f"at step {step} no loss depends on the model's weights: return predictions.sum() * 0 where nothing is to "
+            "be learnt, and look for detach, no_grad or item"
+        )
+    return {name: value.reshape(()) for name, value in parts.items()}
+
+
+def memory_format(model, device):
+    """Channels last, except on a CPU for a model with a narrow 1×1 convolution of stride 2.
+
+    The weight gradient of such a convolution in float32 has corrupted the heap (4, 8 and 12 channels in, not 16).
+    """
+    narrow = any(
+        isinstance(m, torch.nn.Conv2d) and m.kernel_size == (1, 1) and max(m.stride) > 1 and m.in_channels < 16
+        for m in model.modules()
+    )
+    return torch.contiguous_format if device.type == "cpu" and narrow else torch.channels_last
+
+
+def bf16_pays(device):
+    """Whether autocast to bfloat16 is faster than float32: only where the processor multiplies bfloat16 itself.
+
+    True for CUDA devices since Ampere, and CPUs with avx512_bf16 or AMX; elsewhere bfloat16 is emulated and slower.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    if device.type != "cpu":
+        return False
+    if hasattr(torch.cpu, "get_capabilities"):
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+
+
+@contextlib.contextmanager
+def fast_matrix_products(device):
+    """On CUDA: TF32 for float32 products, and the fastest convolution for the sizes seen; as before at the end."""
+    if device.type != "cuda":
+        yield
+        return
+    precision, benchmark = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+@contextlib.contextmanager
+def float_outputs(model):
+    """While it lasts, bfloat16 tensors in what the model returns become float32: losses are not for 8 bits."""
+
+    def to_float(value):
+        if isinstance(value, torch.Tensor):
+            return value.float() if value.dtype == torch.bfloat16 else value
+        if isinstance(value, dict):
+            return {key: to_float(inner) for key, inner in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(to_float(inner) for inner in value)
+        return value
+
+    hook = model.register_forward_hook(lambda module, arguments, output: to_float(output))
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+class Interrupts:
+    """Makes the first interrupt a wish (`asked`), so that no step stays half done; the second one acts at once."""
+
+    def __init__(self):
+        self.asked = False
+        self.in_main_thread = threading.current_thread() is threading.main_thread()
+
+    def __enter__(self):
+        if self.in_main_thread:
+            self.before = signal.signal(signal.SIGINT, self.ask)
+        return self
+
+    def ask(self, *_):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *_):
+        if self.in_main_thread:
+            signal.signal(signal.SIGINT, self.before)
+
+
+class Watch:
+    """What the one who waits sees: a bar, and in a notebook a curve. Nothing where nobody watches."""
+
+    def __init__(self, history, steps, wanted):
+        self.history, self.bar, self.figure, self.drawn = history, None, None, time.perf_counter()
+        where = audience() if wanted else None
+        if where:
+            from tqdm.auto import tqdm
+
+            done = len(history.steps)
+            self.bar = tqdm(total=steps, initial=done, unit="step", desc="training", mininterval=0.3)
+        self.curve = where == "notebook"
+
+    def update(self):
+        if self.bar is None or not self.history.steps:
+            return
+        last = list(zip(*(values[-20:] for values in self.history.losses.values())))
+        mean = sum(map(sum, last)) / len(last)
+        speed = f"{self.history.images_per_second:,.0f} images/s"
+        self.bar.set_postfix_str(f"loss {mean:.3f}, {speed}", refresh=False)
+        self.bar.update(self.history.steps[-1] - self.bar.n)
+        if self.curve and time.perf_counter() - self.drawn > DRAW_EVERY:
+            self.draw()
+
+    def draw(self):
+        """Draws the curve, over the one before."""
+        import matplotlib.pyplot as plt
+        from IPython.display import display
+
+        from coursekit.plot import show_loss
+
+        canvas, ax = plt.subplots(figsize=(5, 2.6), dpi=80, layout="constrained")
+        show_loss(self.history, ax)
+        plt.close(canvas)
+        if self.figure is None:
+            self.figure = display(canvas, display_id=True)
+        else:
+            self.figure.update(canvas)
+        self.drawn = time.perf_counter()
+
+    def close(self):
+        if self.figure is not None:
+            self.draw()
+        if self.bar is not None:
+            self.bar.close()
+
+
+def audience():
+    """Who watches: "notebook" (JupyterLab, Colab, VS Code), "terminal", or None for programs and `COURSEKIT_QUIET=1`.
+
+    Kernels started by nbclient or nbval look like any other, so a notebook counts only where a front end has said
+    that it is there.
+    """
+    from coursekit.plot import in_notebook
+
+    environ = os.environ
+    if environ.get("COURSEKIT_QUIET", "0") not in ("", "0") or "PYTEST_VERSION" in environ:
+        return None
+    if in_notebook():
+        fronts = ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID", "VSCODE_CWD")
+        return "notebook" if any(name in environ for name in fronts) else None
+    return "terminal" if sys.stderr is not None and sys.stderr.isatty() else None
+
+
+def out_of_memory(batch_size, device):
+    """What to say when memory is out."""
+    what = f"out of memory on {device} with {batch_size} images a batch: "
+    if batch_size == 1:
+        return what + "try smaller images or a smaller backbone"
+    return what + f"try batch_size={batch_size // 2}; restart the kernel if other models still lie in memory"
