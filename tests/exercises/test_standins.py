@@ -136,5 +136,5 @@ def test_ssd_loss_differs_on_an_ignored_anchor():
     logits = logits.detach().clone()
     logits[ignored == -1] = torch.tensor([-50.0, 50, 0, 0], dtype=logits.dtype)  # surely wrong, if it counted
     ours, theirs = (function(logits, deltas, ignored, targets) for function in (reference, standin))
-    assert ours[0] < 10 < theirs[0]
+    assert ours[0] < 20 < theirs[0] - ours[0]
     assert math.isclose(ours[1], theirs[1])
