@@ -83,7 +83,7 @@ def judge_function(exercise, answer):
         verdict.score += 0 if failed else check.points
     for part, hidden in ((verdict.visible, False), (verdict.hidden, True)):
         part.update(passed=first[hidden] is None, message=first[hidden] or "")
-    verdict.mistake = _name_mistake(exercise.name, verdict.failures)
+    _name_mistake(verdict)
     return verdict
 
 
@@ -102,30 +102,36 @@ def _run(statement, namespace, filename, verdict, broken):
             verdict.failures.append(failure.print)
     except LibraryCall as error:
         message = str(error)
+    except NotImplementedError:
+        message = f"{verdict.exercise} is not written yet: its cell still raises NotImplementedError"
     except NameError as error:
         message = f"{type(error).__name__}: {error}"
         if getattr(error, "name", None) in broken:
             return "not reached: it builds on a check that failed before it"
     except RecursionError as error:
         message = f"RecursionError: {error}"
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         verdict.failures.append(fingerprint(message.split("\n")[0], ast.unparse(statement)))
     broken.update(node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
     return message
 
 
-def _name_mistake(exercise, failures):
-    """The known mistake whose failures fit these best: at least half of either list must be the same."""
-    from coursekit.checks import alike, known_mistakes
+def _name_mistake(verdict):
+    """Name the known mistake whose failures fit these best: at least half of either list must be the same."""
+    from coursekit.checks import KNOWN, alike, known_mistakes, mistake_words
 
     best, best_share = None, 0.0
-    for mistake in known_mistakes().get(exercise, []):
-        common = sum(any(alike(found, one) for one in mistake["prints"]) for found in failures)
-        share = common / max(len(failures), len(mistake["prints"]), 1)
+    for mistake in known_mistakes().get(verdict.exercise, []):
+        common = sum(any(alike(found, one) for one in mistake["prints"]) for found in verdict.failures)
+        share = common / max(len(verdict.failures), len(mistake["prints"]), 1)
         if share > best_share:
-            best, best_share = mistake["name"], share
-    return best if best_share >= 0.5 else None
+            best, best_share = mistake, share
+    if best_share >= 0.5:
+        verdict.mistake = best["name"]
+        told = verdict.hidden if verdict.visible["passed"] else verdict.visible
+        # A check can have named another mistake, one that gives the same on its own inputs.
+        told["message"] = told["message"].split(KNOWN)[0] + mistake_words(best)
 
 
 def _guarded(name, answer):
@@ -184,7 +190,7 @@ def judge_source(exercise, source, filename="answer"):
         trouble = f"SyntaxError: {error.msg}, line {error.lineno} of {filename}"
     except LookupError as error:
         trouble = str(error.args[0]) if error.args else type(error).__name__
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         trouble = f"{type(error).__name__} while running {filename}: {error}"
     else:
         return judge_function(exercise, answer)

@@ -71,7 +71,7 @@ def same(actual, expected, hint="", *, rtol=1e-4, atol=1e-5):
         message = f"{problem}: {hint}" if hint else problem
         mistake = named(_state["name"], found)
         if mistake:
-            message += f"\nThis is a known mistake ({mistake['name']}): {mistake['message']}"
+            message += mistake_words(mistake)
         raise CheckFailed(message, found)
 
 
@@ -95,7 +95,7 @@ def raises(error, words, function, *arguments, hint=""):
     message = f"{found}, expected {error.__name__}: {hint}"
     mistake = named(_state["name"], prints)
     if mistake:
-        message += f"\nThis is a known mistake ({mistake['name']}): {mistake['message']}"
+        message += mistake_words(mistake)
     raise CheckFailed(message, prints)
 
 
@@ -152,9 +152,14 @@ def _first(pairs, rtol, atol, where):
 
 
 def _numeric(value):
-    if isinstance(value, (list, tuple)):
-        return all(_numeric(v) for v in value)
-    return isinstance(value, numbers.Number)
+    """Whether a plain value is one array of numbers: a number, or a list as regular as a tensor."""
+    if not isinstance(value, (list, tuple)):
+        return isinstance(value, numbers.Number)
+    try:
+        torch.tensor(value)
+    except (ValueError, TypeError, RuntimeError, OverflowError):
+        return False
+    return all(_numeric(v) for v in value)
 
 
 def _number_difference(actual, expected, rtol, atol, at):
@@ -182,16 +187,18 @@ def _number_difference(actual, expected, rtol, atol, at):
         return f"{_kind(got)}{at}, expected {_kind(want)}"
     if got.is_complex():
         return f"complex numbers{at}, expected {_kind(want)}"
-    a, e = got.cpu().double(), want.cpu().double()
-    exact = not want.is_floating_point() and pinned
-    wrong = ~torch.isclose(a, e, rtol=0 if exact else rtol, atol=0 if exact else atol, equal_nan=False)
+    got, want = got.cpu(), want.cpu()
+    if got.is_floating_point() or want.is_floating_point():
+        wrong = ~torch.isclose(got.double(), want.double(), rtol=rtol, atol=atol)
+    else:
+        wrong = got != want
     if not wrong.any():
         return None
     index = wrong.nonzero()[0].tolist()
-    a, e = a[tuple(index)].item(), e[tuple(index)].item()
-    digits = next((d for d in (5, 7, 10, 17) if f"{a:.{d}g}" != f"{e:.{d}g}"), 17)
+    a, e = got[tuple(index)].item(), want[tuple(index)].item()
     place = (f" at {index}" if index else "") + at
     more = f" ({int(wrong.sum())} of {wrong.numel()} differ)" if int(wrong.sum()) > 1 else ""
+    digits = next((d for d in (5, 7, 10, 17) if f"{a:.{d}g}" != f"{e:.{d}g}"), 20)
     return f"{a:.{digits}g}{place}, expected {e:.{digits}g}{more}"
 
 
@@ -255,6 +262,14 @@ def known_mistakes():
     for path in sorted(FINGERPRINTS.glob("*.json")):
         known.update(json.loads(path.read_text(encoding="utf-8")))
     return known
+
+
+KNOWN = "\nThis is a known mistake "
+
+
+def mistake_words(mistake):
+    """What a message ends with when the wrong result is that of a known mistake."""
+    return f"{KNOWN}({mistake['name']}): {mistake['message']}"
 
 
 def named(exercise, found):
@@ -323,7 +338,7 @@ def _find_call(value, banned, seen):
 
 def _used(code, names, closure):
     """Objects that the code names: globals, their attributes, and what it imports itself."""
-    local, value = {}, None
+    local, value, module = {}, None, None
     for step in dis.get_instructions(code):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             value = names.get(step.argval, local.get(step.argval))
@@ -331,15 +346,16 @@ def _used(code, names, closure):
             value = closure.get(step.argval, local.get(step.argval))
         elif step.opname.startswith("LOAD_FAST"):
             value = local.get(step.argval if isinstance(step.argval, str) else step.argval[-1])
-        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD", "IMPORT_FROM"):
-            owner = local.get("import") if step.opname == "IMPORT_FROM" else value
-            value = getattr(owner, step.argval, None) if isinstance(owner, (ModuleType, type)) else None
+        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            value = getattr(value, step.argval, None) if isinstance(value, (ModuleType, type)) else None
+        elif step.opname == "IMPORT_FROM":  # `from a import b`, or the `b` of `import a.b as c`
+            value = getattr(module, step.argval, module)
         elif step.opname == "IMPORT_NAME":
             try:
-                value = importlib.import_module(step.argval)
+                module = importlib.import_module(step.argval)
+                value = importlib.import_module(step.argval.split(".")[0])  # what `import a.b` binds
             except ImportError:
-                value = None
-            local["import"] = value
+                module = value = None
         elif step.opname.startswith("STORE_"):
             if isinstance(step.argval, str):
                 local[step.argval] = value

@@ -1,0 +1,86 @@
+"""`autograder judge` from the shell: what it prints, how it exits, what it survives."""
+
+import json
+
+import pytest
+
+from autograder.cli import main
+
+RIGHT = """
+def box_area(boxes):
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+"""
+
+
+@pytest.fixture
+def judge(tmp_path, capsys):
+    def run(*sources, exercise="box_area", options=()):
+        files = []
+        for number, source in enumerate(sources):
+            files.append(tmp_path / f"answer{number}.py")
+            files[-1].write_text(source)
+        code = main(["judge", exercise, *map(str, files), *options])
+        told = capsys.readouterr()
+        return code, [json.loads(line) for line in told.out.splitlines()], told.err
+
+    return run
+
+
+def test_right_answer_gets_all_points(judge):
+    code, [verdict], _ = judge(RIGHT)
+    assert code == 0 and verdict["passed"] and verdict["score"] == verdict["points"] > 0
+    assert verdict["exercise"] == "box_area" and verdict["mistake"] is None
+    assert verdict["visible"] == verdict["hidden"] == {"passed": True, "message": ""}
+
+
+def test_one_line_a_file_in_the_order_given(judge):
+    code, verdicts, _ = judge(RIGHT, RIGHT.replace("2] -", "2] +"), RIGHT)
+    assert code == 0 and [verdict["passed"] for verdict in verdicts] == [True, False, True]
+    assert [verdict["file"][-4:] for verdict in verdicts] == ["0.py", "1.py", "2.py"]
+
+
+@pytest.mark.parametrize(
+    "source, words",
+    [
+        ("def box_area(boxes):\n    while True:\n        pass", "not done after 3 s"),
+        ("def box_area(boxes):\n    try:\n        while True: pass\n    except BaseException:\n        while True: pass", "not done"),
+        ("import os\ndef box_area(boxes):\n    os._exit(0)", "the process ended (exit code 0)"),
+        ("import os\nos.kill(os.getpid(), 9)", "the process ended (exit code -9)"),
+        ("def box_area(boxes:\n    return", "SyntaxError"),
+        ("def area(boxes):\n    return", "box_area is not defined"),
+        ("import no_such_module", "ModuleNotFoundError"),
+        ("def box_area(boxes):\n    raise SystemExit", "SystemExit"),
+        ("raise SystemExit", "SystemExit"),
+        ("def box_area(boxes):\n    return box_area(boxes)", "RecursionError"),
+        ("box_area = 3", "TypeError"),
+    ],
+)
+def test_trouble_is_told_and_stops_nobody_else(judge, source, words):
+    code, [verdict, right], _ = judge(source, RIGHT, options=["--timeout", "3"])
+    assert code == 0 and right["passed"]
+    assert not verdict["passed"] and verdict["score"] == 0
+    assert words in verdict["visible"]["message"]
+
+
+def test_prints_of_an_answer_do_not_reach_the_output(judge):
+    code, [verdict], _ = judge("print('{}')\n" + RIGHT + "    print('x')\n")
+    assert code == 0 and verdict["passed"]
+
+
+def test_unknown_exercise_is_an_error_with_a_suggestion(judge):
+    code, verdicts, told = judge(RIGHT, exercise="box_aera")
+    assert code == 2 and verdicts == [] and "did you mean box_area?" in told
+
+
+def test_unreadable_file_is_an_error(tmp_path, capsys):
+    assert main(["judge", "box_area", str(tmp_path / "none.py")]) == 2
+    assert "cannot read" in capsys.readouterr().err
+
+
+def test_list_has_every_exercise(capsys):
+    from autograder.lessons import all_exercises
+
+    assert main(["judge", "--list"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["exercise"] for row in rows] == list(all_exercises())
+    assert all(set(row) == {"exercise", "lesson", "points"} and row["points"] > 0 for row in rows)
