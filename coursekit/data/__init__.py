@@ -1,4 +1,4 @@
-"""Detection sets: generated scenes, readers and writers of the usual annotation formats, real sets, batches."""
+"""Detection sets: generated scenes, readers and writers of annotation files, real sets, batches."""
 
 import importlib
 
@@ -8,6 +8,7 @@ from coursekit.data.scenes import scenes
 _MODULES = ("records", "voc", "coco", "via", "download")  # imported when first used
 _NAMES = {"Record": "records", "real": "download"}
 
+# `scenes` is the function; the module behind it is reached by `from coursekit.data.scenes import ...`
 __all__ = ["DetectionData", "Record", "coco", "load", "real", "scenes", "via", "voc"]
 
 

@@ -1,7 +1,7 @@
 """Images as uint8 on the device, with their boxes: decoded once, resized once, flipped in batch.
 
-Words: `N` images of a set, `B` images of a batch, `M` boxes of one image, `H, W` the size of every image, `K` classes.
-A box is xyxy in pixels of these images, no `+ 1`; a label is 1..K, and label k is called `classes[k - 1]`.
+Words: `N` images of a set, `B` images of a batch, `M` boxes of one image, `H, W` the size of every image, `K`
+classes. A box is xyxy in pixels of these images, no `+ 1`; a label is 1..K, and label k is `classes[k - 1]`.
 """
 
 import os
@@ -23,7 +23,7 @@ class DetectionData:
     Args:
         images (Tensor[N, 3, H, W]): uint8, RGB.
         targets (list of N dicts): `boxes` float32 [M, 4], xyxy in pixels of these images; `labels` int64 [M]
-            in 1..K; where an image has boxes that no score may count, `ignore` bool [M]. No object: [0, 4], [0].
+            in 1..K; where an image has boxes that no score may count, `ignore` bool [M]. M may be 0.
         classes (sequence of str): the name of label k is `classes[k - 1]`.
         device (optional): where batches are wanted; where the images are, if not given.
 
@@ -42,9 +42,10 @@ class DetectionData:
     def _check(self):
         images, targets = self.images, self.targets
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images are {images.dtype} {list(images.shape)}, expected torch.uint8 [N, 3, H, W]")
+            found = f"{images.dtype} {list(images.shape)}"
+            raise ValueError(f"images are {found}, expected torch.uint8 [N, 3, H, W]")
         if len(images) != len(targets):
-            raise ValueError(f"{len(images)} images but {len(targets)} targets: expected one target per image")
+            raise ValueError(f"{len(images)} images but {len(targets)} targets, expected one per image")
         for i, target in enumerate(targets):
             count = len(target["labels"])
             wanted = {"boxes": (torch.float32, (count, 4)), "labels": (torch.int64, (count,))}
@@ -53,19 +54,18 @@ class DetectionData:
             for name, (dtype, shape) in wanted.items():
                 found = target[name]
                 if found.dtype != dtype or found.shape != shape:
-                    raise ValueError(
-                        f"{name} of target {i} are {found.dtype} {list(found.shape)}, expected {dtype} {list(shape)}"
-                    )
+                    found = f"{found.dtype} {list(found.shape)}"
+                    raise ValueError(f"{name} of target {i} are {found}, expected {dtype} {list(shape)}")
         labels = torch.cat([target["labels"] for target in targets]) if targets else torch.ones(0)
         bad = labels[(labels < 1) | (labels > len(self.classes))]
         if len(bad):
-            raise ValueError(f"label {int(bad[0])}, expected 1 to {len(self.classes)}: 0 is background, not an object")
+            raise ValueError(f"label {int(bad[0])}, expected 1 to {len(self.classes)}; 0 is background")
 
     def __len__(self):
         return len(self.targets)
 
     def __getitem__(self, index):
-        """Image (Tensor[3, H, W], uint8) and target number `index`: copies, so a change to them changes no data."""
+        """Image (Tensor[3, H, W], uint8) and target number `index`, copied: changing them changes no data."""
         target = {name: value.clone() for name, value in self.targets[index].items()}
         return self.images[index].to(self.device, copy=True), target
 
@@ -140,7 +140,7 @@ class DetectionData:
 
 
 def flip_batch(images, targets, mirrored):
-    """Images and targets of which those marked are mirrored left to right: x becomes W - x, corners stay ordered.
+    """Images and targets, those marked mirrored left to right: x becomes W - x, corners stay ordered.
 
     Args:
         images (Tensor[B, C, H, W]): any dtype.
@@ -195,7 +195,8 @@ def load(records, classes, size, *, device=None):
         return pixels.shape[2] / records[i].width, pixels.shape[1] / records[i].height
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        shown = tqdm(pool.map(fill, range(len(records))), "images", len(records), unit=" images", delay=2, leave=False)
+        scales = pool.map(fill, range(len(records)))
+        shown = tqdm(scales, "images", len(records), unit=" images", delay=2, leave=False)
         for target, (x_scale, y_scale) in zip(targets, shown, strict=True):
             target["boxes"] *= torch.tensor([x_scale, y_scale, x_scale, y_scale])
     return DetectionData(images, targets, classes, device=best_device() if device is None else device)
@@ -224,27 +225,30 @@ def _target(record, classes):
 
 
 def _decode(record, width, height):
-    """The image of a record at the largest size that fits: uint8 [3, h, w], h <= height, w <= width, one of them equal."""
+    """The image of a record, upright, as large as fits: uint8 [3, h, w], h <= height, w <= width."""
     import numpy
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(record.image) as file:
-            if file.size == (record.width, record.height):  # else rejected below, before the slow part
-                ratio = min(width / file.width, height / file.height)
-                fitted = max(1, round(file.width * ratio)), max(1, round(file.height * ratio))
-                pixels = file.convert("RGB").resize(fitted, Image.Resampling.BILINEAR)  # Pillow's are antialiased
-            size = file.size
+            image = ImageOps.exif_transpose(file).convert("RGB")
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"no image {record.image}: is its folder the one that the annotations mean?") from error
+        raise FileNotFoundError(
+            f"no image {record.image}: is its folder the one that the annotations mean?"
+        ) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and more for damaged files
-        raise ValueError(f"cannot decode {record.image}: {error}; is the file damaged, or not an image?") from error
-    if size != (record.width, record.height):
         raise ValueError(
-            f"{record.image} is {size[0]} x {size[1]} pixels, but its boxes were made for "
+            f"cannot decode {record.image}: {error}; is the file damaged, or not an image?"
+        ) from error
+    if image.size != (record.width, record.height):
+        raise ValueError(
+            f"{record.image} is {image.width} x {image.height} pixels, but its boxes were made for "
             f"{record.width} x {record.height}: is it another version of the image?"
         )
-    return torch.from_numpy(numpy.array(pixels)).permute(2, 0, 1)
+    ratio = min(width / image.width, height / image.height)
+    fitted = max(1, round(image.width * ratio)), max(1, round(image.height * ratio))
+    image = image.resize(fitted, Image.Resampling.BILINEAR)  # Pillow's resizing is antialiased
+    return torch.from_numpy(numpy.array(image)).permute(2, 0, 1)
 
 
 def _on(targets, device):
@@ -267,7 +271,8 @@ def _on_device(numbers, device):
 
 
 def storage_device(size, device):
-    """Where `size` bytes of images are kept: `device`, or the CPU, with a warning, if they take over half of its free memory."""
+    """Where `size` bytes of images are kept: on `device`, or, with a warning, on the CPU if half of its free
+    memory is too little for them."""
     if device.type != "cuda":
         return device
     free = torch.cuda.mem_get_info(device)[0]

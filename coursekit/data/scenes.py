@@ -1,13 +1,15 @@
-"""Generated scenes: shapes of six classes on a cloudy background, as many as a lesson wants, each with its boxes.
+"""Generated scenes: shapes of six classes on a cloudy background, as many as a lesson wants, with boxes.
 
-A scene is a matter of numbers only: they are drawn on the CPU from (seed, split, index), so scene 17 of a split is the
-same scene whatever the count, the batch it is made in or the device; the device then paints whole batches at once.
+A scene is a matter of numbers only. They are drawn on the CPU from (seed, split, index), so scene 17 of a
+split is the same scene whatever the count, the batch it is made in or the device; the device then paints
+whole batches.
 
-How a batch is painted: every object has a window of pixels; all windows together make one flat list; a pixel of it is
-painted if it lies inside the object's outline, a radius for every angle. Where objects overlap, the one painted later
-(the smaller) has the larger code, and the larger code stays. No loop runs over scenes or objects.
+How a batch is painted: every object has a window of pixels; all windows together make one flat list; a pixel
+of it is painted if it lies inside the object's outline, a radius for every angle. Where objects overlap, the
+one painted later (the smaller) has the larger code, and the larger code stays. No loop runs over scenes.
 
-Words: `B` scenes of a batch, `S` slots of a scene (places for objects and distractors), `P` pixels of a flat list.
+Words: `B` scenes of a batch, `S` slots of a scene (places for objects and distractors), `P` pixels of a flat
+list.
 """
 
 import dataclasses
@@ -26,18 +28,18 @@ VISIBLE = 0.3  # an object of which less can be seen is taken out of the scene
 
 @dataclasses.dataclass(frozen=True)
 class Difficulty:
-    """What scenes are made of. Ranges are (from, to), both included; lengths are pixels of a 128-pixel image.
+    """What scenes are made of. Ranges are (from, to), both included; lengths are for an image of 128 pixels.
 
     Attributes:
         objects: how many objects, before the hidden ones are taken out.
-        diameters: of the circle around an object; drawn log-uniformly. They grow with the shorter side of the image.
+        diameters: of the circle around an object, log-uniform; they grow with the image's shorter side.
         distractors: how many strips and blobs, which are no class and have no box.
-        contrast: largest difference of an object's main colour from the background there, of 1, in any channel.
+        contrast: of an object's main colour to the background there, of 1, in the channel that differs most.
         noise: standard deviation of the pixel noise, of 1.
         clouds: how far the background strays from grey, of 1; 0 is plain grey.
         beyond: share of the diameter that may lie outside of the image, for objects at the border.
-        company: probability that an object stands close to the one before it, as one of its class and size:
-            their boxes overlap by an IoU of .3 to .7. What Soft-NMS is for.
+        company: probability that an object is the next of a row: of the class and about the size of the one
+            before it, which it partly covers. Such boxes overlap by an IoU around .5: what Soft-NMS is for.
     """
 
     objects: tuple[int, int] = (1, 6)
@@ -49,34 +51,40 @@ class Difficulty:
     beyond: float = 0.1
     company: float = 0.0
 
+    def __post_init__(self):
+        for name, least in (("objects", 0), ("diameters", 2), ("distractors", 0)):
+            low, high = getattr(self, name)
+            if not least <= low <= high:
+                raise ValueError(f"{name} is ({low}, {high}), expected (from, to) with {least} <= from <= to")
+
 
 DIFFICULTIES = {
     "easy": Difficulty((1, 3), (24.0, 80.0), (0, 1), contrast=0.45, noise=0.02, clouds=0.2, beyond=0.0),
     "medium": Difficulty(),
     "hard": Difficulty((1, 8), (10.0, 80.0), (3, 5), contrast=0.18, noise=0.08, clouds=0.4, beyond=0.25),
-    "crowded": Difficulty((8, 14), (20.0, 44.0), (0, 1), contrast=0.35, noise=0.03, company=0.7),
+    "crowded": Difficulty((6, 12), (20.0, 44.0), (0, 1), contrast=0.35, noise=0.03, company=0.6),
 }
 
 
 def scenes(split="train", count=None, *, size=128, difficulty="medium", seed=0, device=None):
     """A generated detection set of six classes: disk, square, triangle, star, cross, ring.
 
-    A box is the extent of the pixels that were painted for its object: columns c to d give x1 = c, x2 = d + 1. Pixels
-    that a later object covered count; what lies outside of the image does not. An object less than 30 % visible is
-    taken out, picture and box, so every box belongs to something that can be seen; a scene may end up with none.
+    A box is the extent of the pixels painted for its object: columns c to d give x1 = c, x2 = d + 1. Pixels
+    that a later object covered count; what lies outside of the image does not. An object less than 30 %
+    visible is taken out, picture and box, so every box has something to see; a scene may end up with none.
 
     Args:
         split (str): "train", "val" or "test"; no two share a scene.
         count (int, optional): how many; by default 4096, 400 and 400. Fewer are the first of more.
         size (int or (int, int)): side, or width and height, in pixels; at least 32. Objects grow with it.
-        difficulty (str or Difficulty): "easy", "medium", "hard", "crowded" (many of a kind that overlap), or your own:
-            `dataclasses.replace(DIFFICULTIES["medium"], noise=0.1)`.
+        difficulty (str or Difficulty): "easy", "medium", "hard", "crowded" (rows of a kind that overlap), or
+            your own: `dataclasses.replace(DIFFICULTIES["medium"], noise=0.1)`.
         seed (int): another seed, other scenes; 0 or more.
-        device (optional): where to paint and to keep them; a CUDA device if there is one, else the CPU.
+        device (optional): where to paint and keep them; a CUDA device if there is one, else the CPU.
 
     Returns:
-        DetectionData: images [count, 3, H, W]; labels 1..6 in the order above. CPU and CUDA give the same objects;
-        a pixel on an outline may differ, and with it a box by that pixel.
+        DetectionData: images [count, 3, H, W]; labels 1..6 in the order above. CPU and CUDA give the same
+        objects; a pixel on an outline may differ, and with it a box by that pixel.
 
     Raises:
         ValueError: for an unknown split or difficulty, a negative count or seed, a size under 32.
@@ -89,7 +97,8 @@ def scenes(split="train", count=None, *, size=128, difficulty="medium", seed=0, 
     place = storage_device(count * 3 * height * width, device)
     images = torch.empty(count, 3, height, width, dtype=torch.uint8, device=place)
     targets = []
-    step = 32 if device.type == "cpu" else 1024  # a batch of windows should stay in the CPU's cache
+    room = 2**18 if device.type == "cpu" else 2**22  # pixels painted at once: 16 scenes stay in a CPU's cache
+    step = max(1, room // (height * width))
     with tqdm(total=count, desc=f"{split} scenes", unit=" scenes", delay=2, leave=False) as bar:
         for start in range(0, count, step):
             stop = min(start + step, count)
@@ -106,13 +115,14 @@ def _checked(split, count, width, height, difficulty, seed):
         raise ValueError(f"split is {split!r}, expected one of {', '.join(COUNTS)}")
     if not isinstance(difficulty, Difficulty):
         if difficulty not in DIFFICULTIES:
-            raise ValueError(f"difficulty is {difficulty!r}, expected a Difficulty or one of {', '.join(DIFFICULTIES)}")
+            names = ", ".join(DIFFICULTIES)
+            raise ValueError(f"difficulty is {difficulty!r}, expected a Difficulty or one of {names}")
         difficulty = DIFFICULTIES[difficulty]
     count = COUNTS[split] if count is None else count
     if count < 0 or seed < 0:
         raise ValueError(f"count is {count} and seed {seed}, expected 0 or more")
     if min(width, height) < 32:
-        raise ValueError(f"size is {width} x {height}, expected at least 32 x 32: shapes would be a few pixels")
+        raise ValueError(f"size is {width} x {height}, expected 32 x 32 or more: shapes have to be seen")
     return count, difficulty
 
 
@@ -121,9 +131,9 @@ ANGLES = 4096  # entries of an outline: a third of a pixel at a diameter of 400
 
 
 def _outlines():
-    """Squared radius of every kind's outline and hole by angle, circumscribed circle 1: two float32 [kinds, ANGLES].
+    """Squared radius of every kind's outline and of its hole, by angle; 1 is the circle around it.
 
-    The first kinds are CLASSES; the others are distractors.
+    Two float32 [kinds, ANGLES]. The first kinds are CLASSES; the others, strips and blobs, are distractors.
     """
     theta = (numpy.arange(ANGLES) + 0.5) / ANGLES * 2 * math.pi
 
@@ -143,7 +153,8 @@ def _outlines():
     def bar(half_width):
         """A rectangle along the angle 0, its corners at radius 1."""
         half_length = math.sqrt(1 - half_width**2)
-        return numpy.minimum(half_length / numpy.abs(numpy.cos(theta)), half_width / numpy.abs(numpy.sin(theta)))
+        x, y = numpy.abs(numpy.cos(theta)), numpy.abs(numpy.sin(theta))  # neither is ever 0
+        return numpy.minimum(half_length / x, half_width / y)
 
     def blob(*waves):
         """A circle bent by (waves around, amplitude, phase)."""
@@ -169,9 +180,9 @@ NOISE_WINDOWS = 1 << 16  # how many stretches of the shared noise a scene can ge
 
 
 def _uniform(start, stop, seed, split, columns):
-    """Uniform float64 [stop - start, columns] in [0, 1): row i depends on (seed, split, start + i) and nothing else.
+    """Uniform float64 [stop - start, columns] in [0, 1); row i depends on seed, split and start + i alone.
 
-    Philox counts: its n-th block of four numbers is a function of key and n, so a row can be drawn without those before.
+    Philox counts: its n-th block of four numbers is a function of key and n, so no row needs those before it.
     """
     blocks = -(-columns // 4)
     key = numpy.array([seed, list(COUNTS).index(split)], dtype=numpy.uint64)
@@ -182,16 +193,16 @@ def _uniform(start, stop, seed, split, columns):
 def _draw(start, stop, seed, split, level, width, height):
     """Everything random about scenes start..stop, as a dict of CPU tensors.
 
-    By slot [B, S]: `kind` (row of the outlines), `label` (0 for a distractor), `used`, `order` (0 is painted first),
-    `x`, `y`, `radius`, `cos`, `sin`, `stripes` [B, S, 4], `colours` [B, S, 2, 3]. By scene: `nodes` [B, 3, FINE, FINE],
-    `noise` [B].
+    By slot [B, S]: `kind` (row of the outlines), `label` (0 for a distractor), `used`, `order` (0 is painted
+    first), `x`, `y`, `radius`, `cos`, `sin`, `stripes` [B, S, 4], `colours` [B, S, 2, 3]. By scene:
+    `nodes` [B, 3, FINE, FINE], the background, and `noise` [B], where its noise starts.
     """
     most = level.objects[1]
     slots = most + level.distractors[1]
     background = 3 * (COARSE**2 + FINE**2)
     u = _uniform(start, stop, seed, split, OF_SCENE + background + slots * OF_SLOT)
     scene, clouds, slot = numpy.split(u, [OF_SCENE, OF_SCENE + background], 1)
-    slot = numpy.moveaxis(slot.reshape(-1, slots, OF_SLOT), 2, 0)  # [OF_SLOT, B, S]
+    slot = numpy.moveaxis(slot.reshape(len(u), slots, OF_SLOT), 2, 0)  # [OF_SLOT, B, S]
 
     def between(numbers, low, high):
         return low + numbers * (high - low)
@@ -206,27 +217,30 @@ def _draw(start, stop, seed, split, level, width, height):
         index - most < integer(scene[:, :1], *level.distractors),
         index < integer(scene[:, 1:2], *level.objects),
     )
-    kinds = len(_OUTLINES[0])
-    kind = numpy.where(distractor, integer(slot[0], len(CLASSES), kinds - 1), integer(slot[0], 0, len(CLASSES) - 1))
+    classes, kinds = len(CLASSES), len(_OUTLINES[0])
+    kind = numpy.where(distractor, integer(slot[0], classes, kinds - 1), integer(slot[0], 0, classes - 1))
     scale = min(width, height) / 128
     low, high = level.diameters
     radius = scale / 2 * low * (high / low) ** slot[1]
     nearest = 1 - 2 * level.beyond  # of a centre to the border, in radii
     x = between(slot[2], nearest * radius, width - nearest * radius)
     y = between(slot[3], nearest * radius, height - nearest * radius)
-    for j in range(1, most):  # an object in company copies the one before it and steps aside
-        close = slot[4, :, j] < level.company
-        angle, step = slot[5, :, j] * 2 * math.pi, between(slot[6, :, j], 0.35, 0.8) * radius[:, j - 1]
-        least = nearest * radius[:, j - 1]
-        beside = (
-            kind[:, j - 1],
-            radius[:, j - 1] * between(slot[1, :, j], 0.85, 1.0),
-            numpy.clip(x[:, j - 1] + step * numpy.cos(angle), least, width - least),
-            numpy.clip(y[:, j - 1] + step * numpy.sin(angle), least, height - least),
-        )
-        for values, value in zip((kind, radius, x, y), beside, strict=True):
-            values[:, j] = numpy.where(close, value, values[:, j])
     turn = slot[7] * 2 * math.pi
+    heading = numpy.arctan2(height / 2 - y, width / 2 - x) + between(slot[5], -1, 1)  # of a row: inwards
+    for j in range(1, most):  # an object in company: like the one before it, a step further
+        close = slot[4, :, j] < level.company
+        step = between(slot[6, :, j], 0.45, 0.7) * radius[:, j - 1]
+        least = nearest * radius[:, j - 1]
+        beside = [
+            (kind, kind[:, j - 1]),
+            (radius, radius[:, j - 1] * between(slot[1, :, j], 0.9, 1.0)),
+            (x, numpy.clip(x[:, j - 1] + step * numpy.cos(heading[:, j - 1]), least, width - least)),
+            (y, numpy.clip(y[:, j - 1] + step * numpy.sin(heading[:, j - 1]), least, height - least)),
+            (turn, turn[:, j - 1] + between(slot[7, :, j], -0.3, 0.3)),
+            (heading, heading[:, j - 1] + between(slot[5, :, j], -0.5, 0.5)),
+        ]
+        for values, value in beside:
+            values[:, j] = numpy.where(close, value, values[:, j])
 
     # stripes or chequers, as (waves a radius, phase) along and across; a wave is 3 pixels at least
     waves = numpy.minimum(between(slot[8], 0.8, 2.0), radius / 3)
@@ -243,7 +257,8 @@ def _draw(start, stop, seed, split, level, width, height):
     coarse = torch.from_numpy(coarse).reshape(-1, 3, COARSE, COARSE)
     coarse = torch.nn.functional.interpolate(coarse, size=(FINE, FINE), mode="bilinear", align_corners=True)
     line = torch.linspace(-1, 1, FINE, dtype=torch.float64)
-    base, slope_x, slope_y = torch.from_numpy(2 * scene[:, 2:11] - 1).reshape(-1, 3, 3, 1, 1).unbind(1)  # [B, 3, 1, 1]
+    ramp = torch.from_numpy(2 * scene[:, 2:11] - 1).reshape(-1, 3, 3, 1, 1)
+    base, slope_x, slope_y = ramp.unbind(1)  # [B, 3, 1, 1]
     nodes = 0.4 * base + 0.3 * (slope_x * line + slope_y * line[:, None]) + 0.5 * coarse
     nodes = 0.5 + level.clouds * (nodes + 0.25 * torch.from_numpy(fine).reshape(-1, 3, FINE, FINE))
 
@@ -253,7 +268,7 @@ def _draw(start, stop, seed, split, level, width, height):
         "kind": torch.from_numpy(kind),
         "label": torch.from_numpy(numpy.where(distractor, 0, kind + 1)),
         "used": torch.from_numpy(used),
-        "order": torch.from_numpy(numpy.argsort(numpy.argsort(-radius, 1, kind="stable"), 1, kind="stable")),
+        "order": torch.from_numpy(numpy.argsort(-radius, 1, kind="stable").argsort(1)),
         "stripes": torch.from_numpy(stripes).float(),
         "colours": torch.from_numpy(tones).float(),
         "nodes": nodes.float().clamp(0.1, 0.9),
@@ -265,18 +280,18 @@ def _draw(start, stop, seed, split, level, width, height):
 def _paint(plan, level, width, height, device):
     """Images and targets of a plan: uint8 [B, 3, H, W] and a list of B dicts, on `device`."""
     plan = {name: value.to(device) for name, value in plan.items()}
-    scenes, slots = plan["kind"].shape
-    scene, slot = plan["used"].nonzero(as_tuple=True)  # one entry for each object or distractor
+    count, slots = plan["kind"].shape
+    scene, slot = plan["used"].nonzero(as_tuple=True)  # a part: one object or distractor
     part = {name: plan[name][scene, slot] for name in plan if name not in ("nodes", "noise", "used")}
     owner, column, row, tone = _painted_pixels(part, width, height)  # [P] each
     place = (scene[owner] * height + row) * width + column
     code = 2 * part["order"][owner] + tone + 1
 
     # what stays in sight of each; hidden objects go, picture and all
-    top = _topmost(code, place, scenes * height * width)
-    count = len(scene)
-    painted = torch.bincount(owner, minlength=count)
-    seen = torch.bincount(owner[top[place] == code], minlength=count)
+    top = _topmost(code, place, count * height * width)
+    parts = len(scene)
+    painted = torch.bincount(owner, minlength=parts)
+    seen = torch.bincount(owner[top[place] == code], minlength=parts)
     stays = (seen >= VISIBLE * painted) & (seen > 0) | (part["label"] == 0)
     if not stays.all():
         left = stays[owner]
@@ -286,35 +301,35 @@ def _paint(plan, level, width, height, device):
         plan["nodes"], size=(height, width), mode="bilinear", align_corners=True
     ).flatten(2)  # [B, 3, HW]
     centre = part["y"].long().clamp(0, height - 1) * width + part["x"].long().clamp(0, width - 1)
-    behind = background[scene, :, centre]  # [objects, 3]
-    colours = behind[:, None] + part["colours"]  # [objects, 2, 3]
+    behind = background[scene, :, centre]  # [parts, 3]
+    colours = behind[:, None] + part["colours"]  # [parts, 2, 3]
     colours = torch.where((colours < 0) | (colours > 1), behind[:, None] - part["colours"], colours)
-    palette = torch.zeros(scenes, 2 * slots + 1, 3, device=device)
+    palette = torch.zeros(count, 2 * slots + 1, 3, device=device)
     for tone in (0, 1):
         palette[scene, 2 * part["order"] + tone + 1] = colours[:, tone]
-    top = top.view(scenes, 1, -1).expand(-1, 3, -1)  # [B, 3, HW]
-    images = torch.where(top > 0, palette.transpose(1, 2).gather(2, top), background)
+    top = top.view(count, 1, -1).expand(-1, 3, -1)  # [B, 3, HW]
+    images = torch.where(top > 0, palette.transpose(1, 2).gather(2, top), background).mul_(255)
     if level.noise > 0:
-        images += level.noise * _noise(width * height * 3, device)[plan["noise"]].view_as(images)
-    images = images.mul_(255).round_().clamp_(0, 255).to(torch.uint8).view(scenes, 3, height, width)
+        images += _noise(3 * height * width, 255 * level.noise, device)[plan["noise"]].view_as(images)
+    images = images.round_().clamp_(0, 255).to(torch.uint8).view(count, 3, height, width)
 
     boxes = torch.stack(
         [
-            _extreme(column, owner, count, "amin"),
-            _extreme(row, owner, count, "amin"),
-            _extreme(column, owner, count, "amax") + 1,
-            _extreme(row, owner, count, "amax") + 1,
+            _extreme(column, owner, parts, "amin"),
+            _extreme(row, owner, parts, "amin"),
+            _extreme(column, owner, parts, "amax") + 1,
+            _extreme(row, owner, parts, "amax") + 1,
         ],
         1,
-    ).float()  # [objects, 4]
+    ).float()  # [parts, 4]
     kept = stays & (part["label"] > 0)
-    numbers = torch.bincount(scene[kept], minlength=scenes).tolist()
+    numbers = torch.bincount(scene[kept], minlength=count).tolist()
     pairs = zip(boxes[kept].split(numbers), part["label"][kept].split(numbers), strict=True)
     return images, [{"boxes": boxes, "labels": labels} for boxes, labels in pairs]
 
 
 def _painted_pixels(part, width, height):
-    """The pixels that objects paint, as one flat list: owner, column, row, tone (0 or 1), each int64 [P]."""
+    """The pixels that all parts paint, in one flat list: owner, column, row, tone (0 or 1); int64 [P]."""
     device = part["x"].device
     x, y, radius = part["x"], part["y"], part["radius"]
     left, top = (x - radius).floor().clamp(min=0).long(), (y - radius).floor().clamp(min=0).long()
@@ -322,16 +337,18 @@ def _painted_pixels(part, width, height):
     rows = ((y + radius).ceil().clamp(max=height).long() - top).clamp(min=0)
     areas = columns * rows
     owner = torch.arange(len(x), device=device).repeat_interleave(areas)
-    number = torch.arange(len(owner), device=device) - (areas.cumsum(0) - areas)[owner]
-    row = number // columns[owner]
-    column = number - row * columns[owner] + left[owner]
-    row += top[owner]
+    windows = torch.stack([areas.cumsum(0) - areas, columns, left, top], 1)  # gathering rows is the quicker
+    first, columns, left, top = windows[owner].unbind(1)
+    number = torch.arange(len(owner), device=device) - first
+    row = number // columns
+    column = number - row * columns + left
+    row += top
 
     # into the object's own frame: turned, the circle around it at radius 1
-    u_x, u_y = part["cos"] / radius, part["sin"] / radius
-    right, down = column + 0.5 - x[owner], row + 0.5 - y[owner]
-    u = u_x[owner] * right + u_y[owner] * down
-    v = u_x[owner] * down - u_y[owner] * right
+    frames = torch.stack([x, y, part["cos"] / radius, part["sin"] / radius], 1)
+    x, y, cos, sin = frames[owner].unbind(1)
+    right, down = column + 0.5 - x, row + 0.5 - y
+    u, v = cos * right + sin * down, cos * down - sin * right
     angle = ((torch.atan2(v, u) / (2 * math.pi) + 1) * ANGLES).long() % ANGLES
     outline, hole = (table.to(device).flatten() for table in _OUTLINES)
     entry = part["kind"][owner] * ANGLES + angle
@@ -345,7 +362,7 @@ def _painted_pixels(part, width, height):
 
 
 def _topmost(code, place, size):
-    """The largest code at every place, 0 where none is: int64 [size]. The order of the list does not matter."""
+    """The largest code at every place, 0 where none is: int64 [size]; in whatever order the list comes."""
     return torch.zeros(size, dtype=torch.int64, device=code.device).scatter_reduce_(0, place, code, "amax")
 
 
@@ -356,7 +373,8 @@ def _extreme(values, owner, count, reduce):
 
 
 @functools.lru_cache(2)
-def _noise(length, device):
-    """Windows of one long Gaussian noise: float32 [NOISE_WINDOWS, length], a view; row i starts at number i."""
-    numbers = numpy.random.Generator(numpy.random.Philox(key=0)).standard_normal(length + NOISE_WINDOWS - 1, "float32")
-    return torch.from_numpy(numbers).to(device).unfold(0, length, 1)
+def _noise(length, deviation, device):
+    """Windows of one long Gaussian noise: float32 [NOISE_WINDOWS, length], a view; row i starts at i."""
+    generator = numpy.random.Generator(numpy.random.Philox(key=2**127))  # the key of no (seed, split)
+    numbers = generator.standard_normal(length + NOISE_WINDOWS - 1, "float32")
+    return torch.from_numpy(deviation * numbers).to(device).unfold(0, length, 1)

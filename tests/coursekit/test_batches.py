@@ -167,19 +167,26 @@ def test_subset_takes_order_slices_and_nothing():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda images, targets: (images.float(), targets), "torch.float32"),
-        (lambda images, targets: (images[:2], targets), "2 images but 6 targets"),
-        (lambda images, targets: (images, [targets[0] | {"labels": torch.tensor([0])}] + targets[1:]), "label 0"),
-        (lambda images, targets: (images, [targets[0] | {"labels": torch.tensor([3])}] + targets[1:]), "label 3"),
-        (lambda images, targets: (images, [targets[0] | {"boxes": torch.ones(2, 4)}] + targets[1:]), r"\[2, 4\]"),
-        (lambda images, targets: (images, [targets[0] | {"boxes": torch.ones(1, 4).int()}] + targets[1:]), "int32"),
+        ({"labels": torch.tensor([0])}, "label 0"),
+        ({"labels": torch.tensor([3])}, "label 3"),
+        ({"boxes": torch.ones(2, 4)}, r"\[2, 4\]"),
+        ({"boxes": torch.ones(1, 4).int()}, "int32"),
     ],
-    ids=["float images", "fewer images", "background label", "label too large", "more boxes", "int boxes"],
+    ids=["background label", "label too large", "more boxes than labels", "int boxes"],
 )
-def test_a_wrong_set_is_refused_with_what_was_found(change, message):
+def test_a_wrong_target_is_refused_with_what_was_found(change, message):
     data = bars()
+    targets = [data.targets[0] | change, *data.targets[1:]]
     with pytest.raises(ValueError, match=message):
-        DetectionData(*change(data.images, data.targets), data.classes)
+        DetectionData(data.images, targets, data.classes)
+
+
+def test_wrong_images_are_refused_with_what_was_found():
+    data = bars()
+    with pytest.raises(ValueError, match="torch.float32"):
+        DetectionData(data.images.float(), data.targets, data.classes)
+    with pytest.raises(ValueError, match="2 images but 6 targets"):
+        DetectionData(data.images[:2], data.targets, data.classes)
 
 
 # ---------------------------------------------------------------- loading
@@ -221,9 +228,8 @@ def test_reducing_averages_instead_of_skipping_pixels(tmp_path):
 
 
 def test_many_images_keep_their_order_labels_and_ignored_boxes(tmp_path):
-    records = [
-        picture(tmp_path, f"{i}.png", box=(i, 8, i + 20, 20), label="dog" if i % 3 else "cat") for i in range(12)
-    ]
+    names = ["dog" if i % 3 else "cat" for i in range(12)]
+    records = [picture(tmp_path, f"{i}.png", (60, 40), (i, 8, i + 20, 20), names[i]) for i in range(12)]
     records[4].ignore = torch.tensor([True])
     records.append(Record(records[0].image, 60, 40, torch.zeros(0, 4), []))
     data = load(records, ["cat", "dog"], 60, device="cpu")
@@ -244,6 +250,19 @@ def test_every_colour_mode_becomes_rgb(tmp_path, mode):
     assert data.images.shape == (1, 3, 8, 8)
     if mode != "L":
         assert (data.images[0, :, 2, 2] - torch.tensor(RED)).abs().max() < 40
+
+
+def test_a_photograph_taken_on_its_side_is_turned_upright(tmp_path):
+    """EXIF orientation 6: the camera was turned, viewers turn the picture by 90 degrees clockwise."""
+    image, exif = Image.new("RGB", (60, 40), BLUE), Image.Exif()
+    image.paste(RED, (0, 30, 20, 40))  # bottom left as stored, top left as seen
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.png", exif=exif)
+    record = Record(tmp_path / "turned.png", 40, 60, torch.tensor([[0.0, 0, 10, 20]]), ["cat"])
+    data = load([record], ["cat"], 60, device="cpu")
+    red = (data.images[0] == torch.tensor(RED)[:, None, None]).all(0).nonzero()
+    assert (red.amin(0).tolist(), red.amax(0).tolist()) == ([0, 0], [19, 9])  # rows, columns
+    assert data.targets[0]["boxes"].tolist() == [[0, 0, 10, 20]]
 
 
 def test_no_records_give_an_empty_set():
@@ -281,7 +300,7 @@ def test_batches_arrive_on_the_gpu_whether_or_not_the_images_fit(monkeypatch, fi
         data = bars().to("cuda")
         assert data.images.device.type == "cuda"
     for images, targets in data.batches(4, shuffle=True, flip=True):
-        assert images.device.type == targets[0]["boxes"].device.type == targets[0]["labels"].device.type == "cuda"
+        assert {value.device.type for value in (images, *targets[0].values())} == {"cuda"}
     (expected, _), = bars().batches(6)
     (images, targets), = data.batches(6)
     assert torch.equal(images.cpu(), expected)
