@@ -1,3 +1,332 @@
+"""Wrong answers to the exercises of lesson 05."""
+
 from . import Mistake
 
-MISTAKES = {}
+SCORES = "score_map = scores(feature).permute(0, 2, 3, 1)"
+OFFSETS = "offset_map = offsets(feature).permute(0, 2, 3, 1)"
+LOGITS = "logits.append(score_map.reshape(len(feature), -1, self.outputs))"
+DELTAS = "deltas.append(offset_map.reshape(len(feature), -1, 4))"
+CAT = "return torch.cat(logits, 1), torch.cat(deltas, 1)"
+SCORE_LAYERS = "self.scores = nn.ModuleList(nn.Conv2d(c, a * self.outputs, 3, padding=1) for c, a in levels)"
+OFFSET_LAYERS = "self.offsets = nn.ModuleList(nn.Conv2d(c, a * 4, 3, padding=1) for c, a in levels)"
+
+PROBABILITIES = "logits.softmax(-1)[..., 1:]"
+DECODED = "boxes = decode_boxes(delta, anchors)"
+CLIPPED = "boxes = torch.stack([boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)], -1).flatten(1)"
+CANDIDATES = "candidates = (scores[:, k] > score_threshold).nonzero().squeeze(1)"
+KEPT = "kept = candidates[nms(boxes[candidates], scores[candidates, k], iou_threshold)]"
+SORTED = "best, order = scores[rows, labels - 1].sort(descending=True, stable=True)"
+APPENDED = 'detections.append({"boxes": boxes[rows[order]], "scores": best[:top_k], "labels": labels[order]})'
+
+MISTAKES = {
+    "SSDHead": [
+        Mistake(
+            "view instead of permute, both",
+            "a row takes its numbers from many cells: reshape reads memory in order, and channels lie before "
+            "y and x there; bring the channels behind the cells first",
+            edits=((SCORES, "score_map = scores(feature)"), (OFFSETS, "offset_map = offsets(feature)")),
+        ),
+        Mistake(
+            "view instead of permute, offsets",
+            "the logits are in order, the offsets are not: their channels still lie before y and x when they "
+            "are reshaped",
+            edits=((OFFSETS, "offset_map = offsets(feature)"),),
+        ),
+        Mistake(
+            "view instead of permute, scores",
+            "the offsets are in order, the logits are not: their channels still lie before y and x when they "
+            "are reshaped",
+            edits=((SCORES, "score_map = scores(feature)"),),
+        ),
+        Mistake(
+            "anchors outermost",
+            "rows run through the whole map for the first anchor, then for the second: in this course the anchors of "
+            "a cell stand beside each other, as the anchor boxes do",
+            edits=(
+                (LOGITS, "b, h, w, c = score_map.shape\n            logits.append(score_map.reshape(b, h, w, -1, "
+                 "self.outputs).permute(0, 3, 1, 2, 4).reshape(b, -1, self.outputs))"),
+                (DELTAS, "deltas.append(offset_map.reshape(b, h, w, -1, 4).permute(0, 3, 1, 2, 4).reshape(b, -1, 4))"),
+            ),
+        ),  # fmt: skip
+        Mistake(
+            "x outer, y inner",
+            "cells are read column by column: this course reads them row by row, y outer and x inner",
+            edits=(
+                (SCORES, "score_map = scores(feature).permute(0, 3, 2, 1)"),
+                (OFFSETS, "offset_map = offsets(feature).permute(0, 3, 2, 1)"),
+            ),
+        ),
+        Mistake(
+            "x outer in the offsets only",
+            "logits are read row by row, offsets column by column: row i of both must be the same anchor",
+            edits=((OFFSETS, "offset_map = offsets(feature).permute(0, 3, 2, 1)"),),
+        ),
+        Mistake(
+            "coarse level first",
+            "the last map's rows come first: levels are put together from fine to coarse, in the order they come in",
+            edits=((CAT, "return torch.cat(logits[::-1], 1), torch.cat(deltas[::-1], 1)"),),
+        ),
+        Mistake(
+            "no background column",
+            "there are K columns of logits: background is a class too, so a softmax needs K + 1",
+            edits=(("self.outputs = num_classes + 1", "self.outputs = num_classes"),),
+        ),
+        Mistake(
+            "the first level's anchors everywhere",
+            "every level has as many anchors a cell as the first: each has its own number",
+            edits=(
+                ("levels = list(zip(channels, anchors_per_cell))", "levels = [(c, anchors_per_cell[0]) for c in channels]"),
+            ),
+        ),
+        Mistake(
+            "layers in a plain list",
+            "the layers stand in a Python list, where the module does not see them: they would be neither trained "
+            "nor saved nor moved to a GPU",
+            edits=(
+                ("self.scores = nn.ModuleList(nn.Conv2d(c, a * self.outputs, 3, padding=1) for c, a in levels)",
+                 "self.scores = [nn.Conv2d(c, a * self.outputs, 3, padding=1) for c, a in levels]"),
+                ("self.offsets = nn.ModuleList(nn.Conv2d(c, a * 4, 3, padding=1) for c, a in levels)",
+                 "self.offsets = [nn.Conv2d(c, a * 4, 3, padding=1) for c, a in levels]"),
+            ),
+        ),  # fmt: skip
+        Mistake(
+            "one layer for all levels",
+            "all levels share one layer: SSD gives each level its own, as their features and channels differ",
+            edits=(
+                (SCORE_LAYERS, "self.scores = nn.ModuleList([nn.Conv2d(*levels[0][:1], levels[0][1] * self.outputs, 3, "
+                 "padding=1)] * len(levels))"),
+                (OFFSET_LAYERS, "self.offsets = nn.ModuleList([nn.Conv2d(*levels[0][:1], levels[0][1] * 4, 3, "
+                 "padding=1)] * len(levels))"),
+            ),
+        ),  # fmt: skip
+        Mistake(
+            "no padding",
+            "the outputs have fewer cells than the maps: a 3×3 kernel loses the border unless the map is padded",
+            edits=(
+                (SCORE_LAYERS, SCORE_LAYERS.replace(", padding=1", "")),
+                (OFFSET_LAYERS, OFFSET_LAYERS.replace(", padding=1", "")),
+            ),
+        ),
+        Mistake(
+            "softmax in the head",
+            "the logits are probabilities already: cross entropy takes the softmax itself, and twice is too much",
+            edits=((CAT, "return torch.cat(logits, 1).softmax(-1), torch.cat(deltas, 1)"),),
+        ),
+        Mistake(
+            "ReLU on the offsets",
+            "no offset is negative: a box may lie to the left of its anchor and be smaller",
+            edits=((CAT, "return torch.cat(logits, 1), torch.cat(deltas, 1).relu()"),),
+        ),
+        Mistake(
+            "offsets and logits swapped",
+            "the first result has 4 columns: the logits come first, then the offsets",
+            edits=((CAT, "return torch.cat(deltas, 1), torch.cat(logits, 1)"),),
+        ),
+        Mistake(
+            "images put after each other",
+            "the rows of all images stand in one long list: keep the batch as the first dimension",
+            edits=(
+                (LOGITS, "logits.append(score_map.reshape(-1, self.outputs))"),
+                (DELTAS, "deltas.append(offset_map.reshape(-1, 4))"),
+                (CAT, "return torch.cat(logits, 0), torch.cat(deltas, 0)"),
+            ),
+        ),
+        Mistake(
+            "features detached",
+            "no gradient reaches the feature maps: the backbone would never learn",
+            edits=(("scores(feature)", "scores(feature.detach())"), ("offsets(feature)", "offsets(feature.detach())")),
+        ),
+    ],
+    "ssd_predict": [
+        Mistake(
+            "sigmoid for softmax",
+            "each logit was squashed by itself: the K + 1 columns share one probability, so they pass a softmax",
+            edits=((PROBABILITIES, "logits.sigmoid()[..., 1:]"),),
+        ),
+        Mistake(
+            "softmax over the anchors",
+            "the softmax runs over the anchors: the scores of one anchor sum to 1, not those of one class",
+            edits=((PROBABILITIES, "logits.softmax(1)[..., 1:]"),),
+        ),
+        Mistake(
+            "softmax without background",
+            "background left before the softmax, so the objects' classes share the whole probability even where "
+            "there is nothing: drop its column afterwards",
+            edits=((PROBABILITIES, "logits[..., 1:].softmax(-1)"),),
+        ),
+        Mistake(
+            "background kept",
+            "background is reported as a class, and the labels are one too high: drop its column first",
+            edits=((PROBABILITIES, "logits.softmax(-1)"),),
+        ),
+        Mistake(
+            "background reported",
+            "background is reported as an object of label 0: its column is no class to find",
+            edits=(
+                (PROBABILITIES, "logits.softmax(-1)"),
+                ("torch.full_like(kept, k + 1)", "torch.full_like(kept, k)"),
+                ("scores[rows, labels - 1]", "scores[rows, labels]"),
+            ),
+        ),
+        Mistake(
+            "labels from 0",
+            "the labels are one too low: without the background column, column 0 is class 1",
+            edits=(
+                ("torch.full_like(kept, k + 1)", "torch.full_like(kept, k)"),
+                ("scores[rows, labels - 1]", "scores[rows, labels]"),
+            ),
+        ),
+        Mistake(
+            "last column dropped",
+            "the last class is missing and background counts as a class: background is column 0",
+            edits=((PROBABILITIES, "logits.softmax(-1)[..., :-1]"),),
+        ),
+        Mistake(
+            "logits as scores",
+            "the scores are no probabilities: take the softmax before the threshold",
+            edits=((PROBABILITIES, "logits[..., 1:]"),),
+        ),
+        Mistake(
+            "at the threshold",
+            "a score equal to the threshold was kept: it must be above it",
+            edits=((CANDIDATES, CANDIDATES.replace("> score", ">= score")),),
+        ),
+        Mistake(
+            "no score threshold",
+            "detections that score below the threshold are reported",
+            edits=((CANDIDATES, "candidates = torch.arange(len(scores), device=scores.device)"),),
+        ),
+        Mistake(
+            "only the best class of an anchor",
+            "an anchor gave at most one detection: every class above the threshold is one",
+            edits=((CANDIDATES, CANDIDATES.replace("(scores[:, k] > score_threshold)",
+                    "((scores[:, k] > score_threshold) & (scores.argmax(1) == k))")),),
+        ),  # fmt: skip
+        Mistake(
+            "only where a class beats background",
+            "anchors whose best score is background's were left out: only the threshold decides",
+            edits=(
+                ("zip(logits.softmax(-1)[..., 1:], deltas)",
+                 "zip(logits.softmax(-1)[..., 1:] * (logits.argmax(-1, keepdim=True) > 0), deltas)"),
+            ),
+        ),  # fmt: skip
+        Mistake(
+            "not decoded",
+            "the boxes are the anchors: the offsets say how far the objects are from them",
+            edits=((DECODED, "boxes = anchors"),),
+        ),
+        Mistake(
+            "offsets added to the corners",
+            "the offsets were added to the anchors' corners: they are shifts in sizes of the anchor and logarithms",
+            edits=((DECODED, "boxes = anchors + delta"),),
+        ),
+        Mistake(
+            "decoded without the variances",
+            "the boxes are moved ten times too far: encode_boxes divided by 0.1 and 0.2, decode_boxes must know it",
+            edits=((DECODED, "boxes = decode_boxes(delta, anchors, (1, 1, 1, 1))"),),
+        ),
+        Mistake(
+            "the first image's offsets",
+            "all images have the boxes of the first one: each has offsets of its own",
+            edits=((DECODED, "boxes = decode_boxes(deltas[0], anchors)"),),
+        ),
+        Mistake(
+            "not clipped",
+            "boxes reach beyond the image: nothing can be seen there, so clip them",
+            edits=((CLIPPED, "pass"),),
+        ),
+        Mistake(
+            "clipped after NMS",
+            "boxes were clipped after NMS: NMS compared the parts outside of the image, and near repeats survived",
+            edits=(
+                (CLIPPED, "clipped = torch.stack([boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)], -1).flatten(1)"),
+                (APPENDED, APPENDED.replace("boxes[rows[order]]", "clipped[rows[order]]")),
+            ),
+        ),
+        Mistake(
+            "width and height swapped",
+            "x was clipped to the image's height and y to its width: image_size is (width, height)",
+            edits=(("width, height = image_size", "height, width = image_size"),),
+        ),
+        Mistake(
+            "clipped below only",
+            "boxes reach beyond the right and lower border: clip to width and height too",
+            edits=((CLIPPED, "boxes = boxes.clamp(min=0)"),),
+        ),
+        Mistake(
+            "clipped above only",
+            "boxes reach beyond the left and upper border: clip to 0 too",
+            edits=((CLIPPED, CLIPPED.replace("clamp(0, ", "clamp(max=")),),
+        ),
+        Mistake(
+            "no NMS",
+            "echoes of the same object are all reported: NMS keeps the best of them",
+            edits=((KEPT, "kept = candidates"),),
+        ),
+        Mistake(
+            "NMS over all classes",
+            "a box of another class pushed a detection out: NMS runs within each class",
+            edits=(
+                ("for k in range(scores.shape[1]):",
+                 "winners = nms(boxes, scores.amax(1), iou_threshold)\n        for k in range(scores.shape[1]):"),
+                (KEPT, "kept = candidates[torch.isin(candidates, winners)]"),
+            ),
+        ),  # fmt: skip
+        Mistake(
+            "class-agnostic NMS at the end",
+            "a box of another class pushed a detection out: NMS runs within each class, not over what all of them left",
+            edits=((APPENDED, "alone = nms(boxes[rows[order]], best[:top_k], iou_threshold)\n        "
+                    'detections.append({"boxes": boxes[rows[order]][alone], "scores": best[:top_k][alone], "labels": labels[order][alone]})'),),
+        ),  # fmt: skip
+        Mistake(
+            "NMS at the score threshold",
+            "NMS used the score threshold: it has a threshold of its own, of IoU",
+            edits=((KEPT, KEPT.replace("iou_threshold", "score_threshold")),),
+        ),
+        Mistake(
+            "NMS before the threshold of scores, on the wrong scores",
+            "NMS ranked the boxes of every class by the first class's scores: each class has its own",
+            edits=((KEPT, KEPT.replace("scores[candidates, k]", "scores[candidates, 0]")),),
+        ),
+        Mistake(
+            "top k before NMS",
+            "the best top_k were chosen before NMS, so echoes used up the places: choose among those that NMS left",
+            edits=((CANDIDATES, CANDIDATES + "\n            candidates = candidates[scores[candidates, k].argsort(descending=True)[:top_k]]"),),
+        ),
+        Mistake(
+            "top k of each class",
+            "there are top_k detections of each class: top_k counts those of the whole image",
+            edits=(
+                (KEPT, KEPT + "[:top_k]"),
+                ("order = order[:top_k]", "pass"),
+                ('"scores": best[:top_k]', '"scores": best'),
+            ),
+        ),
+        Mistake(
+            "top k forgotten",
+            "more than top_k detections are reported",
+            edits=(("order = order[:top_k]", "pass"), ('"scores": best[:top_k]', '"scores": best')),
+        ),
+        Mistake(
+            "not sorted",
+            "the detections stand class by class: the best one comes first, whatever its class",
+            edits=((SORTED, "best = scores[rows, labels - 1]\n        order = torch.arange(len(best), device=best.device)"),),
+        ),
+        Mistake(
+            "worst first",
+            "the worst detection comes first, and top_k kept the worst",
+            edits=((SORTED, SORTED.replace("descending=True", "descending=False")),),
+        ),
+        Mistake(
+            "scores sorted, boxes not",
+            "the scores are sorted but boxes and labels are not: one order for all three",
+            edits=((APPENDED, 'detections.append({"boxes": boxes[rows[:top_k]], "scores": best[:top_k], "labels": labels[:top_k]})'),),
+        ),
+        Mistake(
+            "all images in one list",
+            "the detections of all images stand in one dict: give a list with one dict for each image",
+            edits=(("    return detections", "    return {key: torch.cat([one[key] for one in detections]) "
+                    'for key in ("boxes", "scores", "labels")}'),),
+        ),  # fmt: skip
+    ],
+}
