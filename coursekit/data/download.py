@@ -89,6 +89,9 @@ def records(name, split, *, download=False):
         for archive in chosen.archives(split):
             _install(archive, cache_folder())
         found = _find(chosen, split)
+        if not found:
+            place = cache_folder() / chosen.layouts[0][0].format(split=split)
+            raise DownloadError(f"{place} exists, but is not complete: move it away, then run the same line again")
     if not found:
         raise FileNotFoundError(_advice(chosen, split))
     folder, reader = found
@@ -281,9 +284,7 @@ def _install(archive, cache):
     """Download and unpack one archive into the cache, unless that has been done."""
     place = cache / archive.place
     if place.exists():
-        if archive.files is None or all((place / name).exists() for name in archive.files):
-            return
-        raise DownloadError(f"{place} exists, but is not complete: move it away, then run the same line again")
+        return
     path = cache / archive.url.rsplit("/", 1)[-1]
     fetch(archive.url, path, checksum=archive.checksum)
     try:

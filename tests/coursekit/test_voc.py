@@ -107,6 +107,7 @@ INVALID = {  # annotation, message, boxes left by "skip", boxes left by "clip"
     "no width": (xml(DOG, ("cat", 0, 5, 5, 5, 9)), r"object 1 \(cat\): box \(5, 5, 5, 9\) has no area", 1, 1),
     "turned round": (xml(("cat", 0, 9, 5, 3, 9), DOG), r"object 0 \(cat\): box .* has no area, expected x1 < x2", 1, 1),
     "beyond the edge": (xml(("cat", 0, 30, 5, 41, 9)), r"box \(29, 4, 41, 9\) reaches outside of the 40×30 image", 0, 1),
+    "below the edge": (xml(("cat", 0, 5, 5, 9, 31)), r"box \(4, 4, 9, 31\) reaches outside of the 40×30 image", 0, 1),
     "far outside": (xml(("cat", 0, 50, 5, 60, 9)), r"box \(49, 4, 60, 9\) reaches outside", 0, 0),
     "unknown class": (xml(("fox", 0, 1, 1, 9, 9)), r"object 0 \(fox\): unknown class 'fox', expected one of dog, cat", 0, 0),
     "no class": (xml(("", 0, 1, 1, 9, 9)), r"object 0: no class name, expected one of dog, cat", 0, 0),
@@ -132,6 +133,16 @@ def test_clip_cuts_a_box_to_the_image(folder):
     with pytest.warns(SkippedWarning, match="1 × reached outside, cut"):
         (record,) = voc.read(folder, invalid="clip")
     assert record.boxes.tolist() == [[29, 0, 40, 9]]
+
+
+@pytest.mark.parametrize("size", [(0, 0), None])
+def test_size_that_is_not_known_is_that_of_the_image(folder, size):
+    text = xml(DOG, size=size or (0, 0))
+    if size is None:
+        text = text.replace("<size><width>0</width><height>0</height><depth>3</depth></size>", "")
+        assert "<size>" not in text
+    (record,) = voc.read(write(folder, text))
+    assert (record.width, record.height) == (40, 30)
 
 
 def test_right_files_warn_of_nothing(folder, recwarn):
