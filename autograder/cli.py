@@ -13,7 +13,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    commands = {"build": (_build_options, _build), "judge": (_judge_options, _judge)}
+    commands = {"build": (_build_options, _build), "judge": (_judge_options, _judge), "grade": (_grade_options, _grade)}
     overview = argparse.ArgumentParser(prog="autograder", description=__doc__)
     overview.add_argument("command", choices=commands, help="`autograder COMMAND --help` tells more")
     command = overview.parse_args(arguments[:1]).command
@@ -37,6 +37,39 @@ def _judge_options(parser):
     parser.add_argument("files", nargs="*", metavar="FILE.py", type=Path)
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="for each file (default: 30)")
     parser.add_argument("--list", action="store_true", help="every exercise with its lesson and points, as JSON")
+
+
+def _grade_options(parser):
+    """Grade submitted/STUDENT/NN_topic/topic.ipynb: gradebook.db, feedback pages, marks.csv and report.html."""
+    parser.add_argument("--course", type=Path, metavar="ROOT", help="the folder with solutions/ (default: this checkout)")
+    parser.add_argument("--submitted", type=Path, metavar="DIR", help="the hand-ins (default: ROOT/submitted)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where the results go (default: ROOT)")
+    parser.add_argument("--lesson", action="append", default=[], metavar="NN_topic", help="only this one; may be repeated")
+    parser.add_argument("--student", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
+    parser.add_argument("-j", "--processes", type=int, metavar="N", help="hand-ins at a time (default: one a core)")
+    parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS",
+                        help="for a cell or an exercise's checks; a hand-in has ten times that (default: 30)")
+    parser.add_argument("--sample", action="store_true", help="make the bundled sample class in build/class and grade it")
+
+
+def _grade(options, parser):
+    from . import grade, pages
+    from .lessons import ROOT, LessonError
+
+    root, submitted, output, timeout = options.course or ROOT, options.submitted, options.output, options.timeout
+    try:
+        if options.sample:
+            made = grade.sample(root)
+            submitted, output, timeout = made / "submitted", made, min(timeout, 10.0)
+        report = grade.grade(
+            root, submitted, output,
+            lessons=options.lesson, students=options.student, processes=options.processes, timeout=timeout,
+        )
+    except (grade.GradingError, LessonError) as error:
+        return _error(error)
+    print(pages.table(report.with_name("marks.csv")))
+    print(f"report: {report}")
+    return 0
 
 
 def _build(options, _):

@@ -18,7 +18,10 @@ from dataclasses import asdict, dataclass, field
 
 @dataclass
 class Verdict:
-    """What the checks said of one answer. `failures`: fingerprints of the wrong results, in order."""
+    """What the checks said of one answer.
+
+    `parts`: for each check cell its first failure or None; `failures`: fingerprints of the wrong results, in order.
+    """
 
     exercise: str
     points: int
@@ -26,6 +29,7 @@ class Verdict:
     visible: dict = field(default_factory=lambda: {"passed": False, "message": ""})
     hidden: dict = field(default_factory=lambda: {"passed": False, "message": ""})
     mistake: str | None = None
+    parts: dict = field(default_factory=dict)
     failures: list = field(default_factory=list)
 
     @property
@@ -69,7 +73,7 @@ def judge_function(exercise, answer):
     verdict = Verdict(exercise.name, exercise.points)
     first = {False: None, True: None}
     for check in exercise.checks:
-        failed = False
+        failed = None
         namespace = {"__name__": "check"}
         with _grading():
             exec(compile(exercise.setup, f"{exercise.lesson}: setup", "exec"), namespace)
@@ -78,9 +82,10 @@ def judge_function(exercise, answer):
         for statement, hidden in check.statements():
             message = _run(statement, namespace, check.grade_id, verdict, broken)
             if message is not None:
-                failed = True
+                failed = message if failed is None else failed
                 first[hidden] = first[hidden] or message
-        verdict.score += 0 if failed else check.points
+        verdict.parts[check.grade_id] = failed
+        verdict.score += check.points if failed is None else 0
     for part, hidden in ((verdict.visible, False), (verdict.hidden, True)):
         part.update(passed=first[hidden] is None, message=first[hidden] or "")
     _name_mistake(verdict)
