@@ -6,10 +6,10 @@ from coursekit.data.batches import DetectionData, load
 from coursekit.data.scenes import scenes
 
 _MODULES = ("records", "voc", "coco", "via", "download")  # imported when first used
-_NAMES = {"Record": "records", "real": "download"}
+_NAMES = {"Record": "records", "real": "download", "sets": "download"}
 
 # `scenes` is the function; the module behind it is reached by `from coursekit.data.scenes import ...`
-__all__ = ["DetectionData", "Record", "coco", "load", "real", "scenes", "via", "voc"]
+__all__ = ["DetectionData", "Record", "coco", "load", "real", "scenes", "sets", "via", "voc"]
 
 
 def __getattr__(name):

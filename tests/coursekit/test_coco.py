@@ -13,7 +13,7 @@ from PIL import Image
 from coursekit.data import DetectionData, coco
 from coursekit.data.records import SkippedWarning
 
-DATA = Path(os.environ.get("COURSEKIT_DATA", "no COURSEKIT_DATA"))
+DATA = Path(os.environ.get("COURSEKIT_DATA") or "no COURSEKIT_DATA")
 real = pytest.mark.skipif(not DATA.is_dir(), reason="needs $COURSEKIT_DATA")
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from coursekit.data import DetectionData, via
 from coursekit.data.records import SkippedWarning
 
-GENUINE = Path(os.environ.get("COURSEKIT_DATA", "no COURSEKIT_DATA")) / "via_official"
+GENUINE = Path(os.environ.get("COURSEKIT_DATA") or "no COURSEKIT_DATA") / "via_official"
 genuine = pytest.mark.skipif(not GENUINE.is_dir(), reason="needs $COURSEKIT_DATA/via_official")
 
 RECT = {"name": "rect", "x": 3, "y": 4, "width": 10, "height": 20}

@@ -10,7 +10,7 @@ from PIL import Image
 from coursekit.data import coco, via, voc
 from coursekit.data.records import SkippedWarning
 
-REAL = Path(os.environ.get("COURSEKIT_DATA", "no COURSEKIT_DATA")) / "bccd"
+REAL = Path(os.environ.get("COURSEKIT_DATA") or "no COURSEKIT_DATA") / "bccd"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="needs $COURSEKIT_DATA/bccd")
 
 
