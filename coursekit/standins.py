@@ -155,18 +155,34 @@ STANDINS = {
 }
 
 LIBRARY = {
-    "xyxy_to_cxcywh": ("torchvision.ops.boxes.box_convert", "torchvision.ops._box_convert._box_xyxy_to_cxcywh"),
-    "cxcywh_to_xyxy": ("torchvision.ops.boxes.box_convert", "torchvision.ops._box_convert._box_cxcywh_to_xyxy"),
+    "xyxy_to_cxcywh": (
+        "torchvision.ops.boxes.box_convert",
+        "torchvision.ops._box_convert._box_xyxy_to_cxcywh",
+        "torchvision.transforms.v2.functional.convert_bounding_box_format",
+    ),
+    "cxcywh_to_xyxy": (
+        "torchvision.ops.boxes.box_convert",
+        "torchvision.ops._box_convert._box_cxcywh_to_xyxy",
+        "torchvision.transforms.v2.functional.convert_bounding_box_format",
+    ),
     "box_area": ("torchvision.ops.boxes.box_area",),
     "box_iou": (
         "torchvision.ops.boxes.box_iou",
         "torchvision.ops.boxes._box_inter_union",
+        "torchvision.ops.boxes._box_diou_iou",
         "torchvision.ops.boxes.generalized_box_iou",
     ),
     "flip_boxes": (
         "torchvision.transforms.v2.functional.horizontal_flip_bounding_boxes",
         "torchvision.transforms.v2.functional.horizontal_flip",
         "torchvision.transforms.v2.functional.hflip",
+        "coursekit.data.batches.flip_batch",
+    ),
+    "parse_via": (
+        "coursekit.data.via.read",
+        "coursekit.data.via._read_project",
+        "coursekit.data.via._bounds",
+        "coursekit.data.via._label",
     ),
     "ssd_anchors": ("torchvision.models.detection.anchor_utils.DefaultBoxGenerator",),
     "match_anchors": (

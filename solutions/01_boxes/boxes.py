@@ -260,7 +260,7 @@ car = {
     "region_attributes": {"class": "car"},
 }
 street = {"filename": "street.png", "size": 9001, "regions": [car], "file_attributes": {}}
-boxes_of_street = {"street.png": ([[10, 20, 40, 25]], ["car"])}
+boxes_of_street = {"street.png": (torch.tensor([[10.0, 20, 40, 25]]), ["car"])}
 same(parse_via({"street.png9001": street}), boxes_of_street, "VIA 2, an export: regions is a list")
 old_street = {**street, "regions": {"0": car}}
 same(parse_via({"street.png9001": old_street}), boxes_of_street, "VIA 1: regions is a dict, its keys are '0', '1', ...")

@@ -138,7 +138,11 @@ WRONG = [
 ]
 # exercise -> {answer: why it is not wrong there}
 UNFIT = {
-    "parse_via": {"changes_its_arguments": "its argument holds no tensor", "fails_on_empty_input": "its argument holds no tensor"},
+    "parse_via": {
+        "returns_single": "it gives float32 always",
+        "changes_its_arguments": "its argument holds no tensor; a mistake that changes the dict is named",
+        "fails_on_empty_input": "its argument holds no tensor; mistakes on images without regions are named",
+    },
     "tile_anchors": {name: "no tensor comes in" for name in ("returns_single", "changes_its_arguments", "fails_on_empty_input")},
     "anchor_shapes": {name: "no tensor comes in" for name in ("returns_single", "changes_its_arguments", "fails_on_empty_input")},
     "linear_scales": {name: "no tensor comes in" for name in ("returns_single", "changes_its_arguments", "fails_on_empty_input")},
