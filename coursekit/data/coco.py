@@ -4,7 +4,6 @@ A COCO box is xywh in float pixels from 0, so xyxy needs no correction: (x, y, x
 Source: the data format at https://cocodataset.org/#format-data.
 """
 
-import json
 from pathlib import Path
 
 from coursekit.data.records import Checker, read_json, require, write_images, write_json
@@ -25,7 +24,8 @@ def read(path, folder=None, *, invalid="raise"):
 
     Raises:
         FileNotFoundError: if the file or (unless skipped) an image is missing.
-        ValueError: if the file is malformed, or (unless skipped) an entry cannot be right. Both name the entry.
+        ValueError: if the file is malformed, or (unless skipped) an entry cannot be right. Both name the
+            entry.
     """
     path = Path(path)
     folder = path.parent if folder is None else Path(folder)
@@ -37,7 +37,9 @@ def read(path, folder=None, *, invalid="raise"):
         entry = f"images[{index}]"
         identity = require(image, "id", (int, str), path, entry)
         if identity in objects:
-            raise ValueError(f"{path}, {entry}: id {identity!r} stands there twice, expected an id of its own")
+            raise ValueError(
+                f"{path}, {entry}: id {identity!r} stands there twice, expected an id of its own"
+            )
         objects[identity] = []
     checker = Checker(invalid, names.values())
     for index, annotation in enumerate(content["annotations"]):
@@ -73,7 +75,8 @@ def classes(path):
 def write(data, folder):
     """Write a detection set as `annotations.json` and PNG images, for `read`, pycocotools and other tools.
 
-    Class k gets category id k; `ignore` becomes `iscrowd`. The JSON file comes last and whole: where it is, all is.
+    Class k gets category id k; `ignore` becomes `iscrowd`. The JSON file comes last and whole: where it is,
+    all is.
 
     Args:
         data (DetectionData): with images uint8 [N, 3, H, W].
@@ -89,13 +92,16 @@ def write(data, folder):
     for number, (image, target) in enumerate(write_images(data, path.parent), start=1):
         images.append({"id": number, "file_name": image.name, "width": width, "height": height})
         ignore = target["ignore"].tolist() if "ignore" in target else [False] * len(target["labels"])
-        for box, label, ignored in zip(target["boxes"].tolist(), target["labels"].tolist(), ignore, strict=True):
+        for box, label, ignored in zip(
+            target["boxes"].tolist(), target["labels"].tolist(), ignore, strict=True
+        ):
             x1, y1, x2, y2 = box
             annotations.append({
                 "id": len(annotations) + 1,
                 "image_id": number,
                 "category_id": label,
-                "bbox": [x1, y1, x2 - x1, y2 - y1],  # float64 of float32 corners: x1 + w gives x2 back, bit for bit
+                # differences of float32 in float64 are exact: x1 + w gives x2 back, bit for bit
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "area": (x2 - x1) * (y2 - y1),
                 "iscrowd": int(ignored),
             })  # fmt: skip

@@ -1,7 +1,7 @@
 """Named real sets: found on disk or downloaded once, checked, and given as a `DetectionData`.
 
-A set is looked for in `$COURSEKIT_DATA`, then in the cache (`$COURSEKIT_CACHE`, or `~/.cache/coursekit`), and is
-downloaded into the cache only when asked. `sets()` shows what there is, with licences and sources.
+A set is looked for in `$COURSEKIT_DATA`, then in the cache (`$COURSEKIT_CACHE`, or `~/.cache/coursekit`), and
+is downloaded into the cache only when asked. `sets()` shows what there is, with licences and sources.
 """
 
 import hashlib
@@ -51,14 +51,17 @@ class RealSet:
     source: str
     note: str
     megabytes: int  # to download
-    layouts: tuple  # (folder, what must be in it, reader(folder, split) -> list[Record]); "{split}" stands for the split
+    layouts: (
+        tuple  # (folder, what must be in it, reader(folder, split) -> list[Record]); with "{split}" in names
+    )
     archives: Callable | None  # split -> list[Archive]; None: a person has to download it
 
 
 def real(name, split, *, size, device=None, download=False):
     """A named real set, ready for training.
 
-    Boxes of the published annotations that cannot be right are left out or cut to the image; one printed line says so.
+    Boxes of the published annotations that cannot be right are left out or cut to the image; one printed line
+    says so.
 
     Args:
         name (str): "bccd", "aquarium", "voc2007" or "coco_val2017"; `sets()` describes them.
@@ -67,13 +70,15 @@ def real(name, split, *, size, device=None, download=False):
         size (int or (int, int)): side, or width and height in pixels, of the images the network sees;
             photographs are letterboxed into it (see `load`).
         device (optional): where batches are wanted (see `load`).
-        download (bool): download the set if it is not on this machine yet. What was cut off goes on where it stopped.
+        download (bool): download the set if it is not on this machine yet. What was cut off goes on where it
+            stopped.
 
     Returns:
         DetectionData
 
     Raises:
-        FileNotFoundError: if the set is not here and `download` is False, or cannot be downloaded by a program.
+        FileNotFoundError: if the set is not here and `download` is False, or cannot be downloaded by a
+            program.
         DownloadError: if the download fails; says why and what to do.
         ValueError: if the name or the split is unknown, or files of the set are missing or damaged.
     """
@@ -82,7 +87,7 @@ def real(name, split, *, size, device=None, download=False):
 
 
 def records(name, split, *, download=False):
-    """What `real` loads, as a list of `Record`: file names and boxes in pixels of the original photographs."""
+    """What `real` loads, as a list of `Record`: files, and boxes in pixels of the original photographs."""
     chosen = _chosen(name, split)
     found = _find(chosen, split)
     if not found and download and chosen.archives:
@@ -91,7 +96,9 @@ def records(name, split, *, download=False):
         found = _find(chosen, split)
         if not found:
             place = cache_folder() / chosen.layouts[0][0].format(split=split)
-            raise DownloadError(f"{place} exists, but is not complete: move it away, then run the same line again")
+            raise DownloadError(
+                f"{place} exists, but is not complete: move it away, then run the same line again"
+            )
     if not found:
         raise FileNotFoundError(_advice(chosen, split))
     folder, reader = found
@@ -116,7 +123,8 @@ class _Table(dict):
         return "\n\n".join(
             f"{s.name}: {s.note}\n"
             f"    splits: {', '.join(s.splits)}; {len(s.classes)} classes\n"
-            f"    {f'{s.megabytes} MB to download' if s.archives else 'downloaded by hand'}; licence: {s.licence}\n"
+            f"    {f'{s.megabytes} MB to download' if s.archives else 'downloaded by hand'}\n"
+            f"    licence: {s.licence}\n"
             f"    source: {s.source}"
             for s in self.values()
         )
@@ -130,8 +138,8 @@ def cache_folder():
 def fetch(url, path, *, checksum=None, attempts=5, timeout=30, pause=1.0):
     """Download a file, with a progress bar, and check it.
 
-    What has arrived is kept in `path` + ".part", and the next attempt or run asks the server only for the rest; a
-    server that cannot do that sends all again.
+    What has arrived is kept in `path` + ".part", and the next attempt or run asks the server only for the
+    rest; a server that cannot do that sends all again.
 
     Args:
         url (str), path (path): from where, to where.
@@ -144,7 +152,8 @@ def fetch(url, path, *, checksum=None, attempts=5, timeout=30, pause=1.0):
         Path: of the file, complete and checked.
 
     Raises:
-        DownloadError: if the server cannot be reached or refuses, breaks off too often, or the checksum is wrong.
+        DownloadError: if the server cannot be reached or refuses, breaks off too often, or the checksum is
+            wrong.
     """
     path = Path(path)
     if path.is_file() and (checksum is None or _digest(path, checksum) == checksum):
@@ -160,12 +169,18 @@ def fetch(url, path, *, checksum=None, attempts=5, timeout=30, pause=1.0):
             break
         except urllib.error.HTTPError as error:
             if error.code < 500:
-                advice = "the file has moved or is not public" if error.code in (403, 404, 410) else "try again later"
+                advice = (
+                    "the file has moved or is not public"
+                    if error.code in (403, 404, 410)
+                    else "try again later"
+                )
                 raise DownloadError(f"{url} answered {error.code} ({error.reason}): {advice}") from error
             reason = error
         except (OSError, http.client.HTTPException) as error:
             if not part.exists():
-                raise DownloadError(f"cannot reach {url} ({_reason(error)}): is this machine online?") from error
+                raise DownloadError(
+                    f"cannot reach {url} ({_reason(error)}): is this machine online?"
+                ) from error
             reason = error
     else:
         kept = part.stat().st_size if part.exists() else 0
@@ -199,8 +214,8 @@ def unpack(archive, place, prefix="", files=None):
         Path: `place`.
 
     Raises:
-        ValueError: if the archive is damaged, names a path outside of itself or holds a link, or if a file is missing
-            in it or has another checksum.
+        ValueError: if the archive is damaged, names a path outside of itself or holds a link, or if a file is
+            missing in it or has another checksum.
     """
     from tqdm.auto import tqdm
 
@@ -214,7 +229,9 @@ def unpack(archive, place, prefix="", files=None):
     count = 0
     try:
         with _members(archive) as members:
-            for name, opened in tqdm(members, f"unpacking {archive.name}", unit=" files", delay=1, leave=False):
+            for name, opened in tqdm(
+                members, f"unpacking {archive.name}", unit=" files", delay=1, leave=False
+            ):
                 inside = _below(name, prefix, archive)
                 if inside is None or (missing is not None and inside not in missing):
                     continue
@@ -268,7 +285,8 @@ def _advice(chosen, split):
     if chosen.archives is None:
         return f"{missing}: {chosen.note}; licence {chosen.licence}, source {chosen.source}"
     call = f"coursekit.data.real({chosen.name!r}, {split!r}, size=..., download=True)"
-    return f"{missing}: run {call} once, online ({chosen.megabytes} MB, licence {chosen.licence}, {chosen.source})"
+    about = f"{chosen.megabytes} MB, licence {chosen.licence}, {chosen.source}"
+    return f"{missing}: run {call} once, online ({about})"
 
 
 def _report(what, problems):
@@ -277,7 +295,9 @@ def _report(what, problems):
         if problem.kind not in ("no area", "outside the image", "reached outside, cut"):
             raise ValueError(f"{problem}; the copy of {what} is not complete: copy or download it again")
     first = f"{problems[0].file.name}, {problems[0].entry}"
-    print(f"{what}: boxes left out or cut, as they cannot be right: {summary(problems)} (the first is {first})")
+    print(
+        f"{what}: boxes left out or cut, as they cannot be right: {summary(problems)} (the first is {first})"
+    )
 
 
 def _install(archive, cache):
@@ -356,15 +376,14 @@ def _members(archive):
 
 
 def _below(name, prefix, archive):
-    """The path of a member below `prefix`, None if it is elsewhere; ValueError if it would leave the folder."""
+    """The path of a member below `prefix`, None if it is elsewhere; ValueError if it leaves the folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
-        raise ValueError(f"{archive}: {name!r} would be written outside of the folder, so nothing was unpacked")
+        raise ValueError(
+            f"{archive}: {name!r} would be written outside of the folder, so nothing was unpacked"
+        )
     path = path.as_posix()
     return path[len(prefix) :] if path.startswith(prefix) else None
-
-
-# The sets -------------------------------------------------------------------------------------------------------------
 
 
 def _bccd_manifest():
@@ -376,8 +395,8 @@ def _read_bccd(folder, split):
 
 
 def _bccd_archives(split):
-    # One archive, and not file by file: GitHub answers 429 to many small anonymous requests. GitHub makes this
-    # archive anew when asked, so it has no lasting checksum; each file in it has one, in the manifest.
+    # One archive, and not file by file: GitHub answers 429 to many small anonymous requests. GitHub makes
+    # this archive anew when asked, so it has no lasting checksum; each file in it has one, in the manifest.
     manifest = _bccd_manifest()
     commit = manifest["commit"]
     url = f"{manifest['repository']}/archive/{commit}.zip"
@@ -422,7 +441,10 @@ def _coco_val2017_archives(split):
             labels,
         ),
         Archive(
-            f"{site}/zips/val2017.zip", "md5:442b8da7639aecaf257c1dceb8ba8c80", "val2017/", "coco_val2017/val2017"
+            f"{site}/zips/val2017.zip",
+            "md5:442b8da7639aecaf257c1dceb8ba8c80",
+            "val2017/",
+            "coco_val2017/val2017",
         ),
     ]
 
@@ -430,12 +452,14 @@ def _coco_val2017_archives(split):
 _VOC_FOLDERS = ("Annotations", "JPEGImages", "ImageSets/Main/{split}.txt")
 _COCO_FILES = ("annotations/instances_val2017.json", "val2017")
 COCO_CLASSES = tuple(
-    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,stop sign,parking meter,"
-    "bench,bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,"
-    "skis,snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,wine glass,"
-    "cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,"
-    "potted plant,bed,dining table,toilet,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,"
-    "refrigerator,book,clock,vase,scissors,teddy bear,hair drier,toothbrush".split(",")
+    "person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,"
+    "fire hydrant,stop sign,parking meter,bench,bird,cat,dog,horse,sheep,cow,elephant,"
+    "bear,zebra,giraffe,backpack,umbrella,handbag,tie,suitcase,frisbee,skis,snowboard,"
+    "sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,"
+    "wine glass,cup,fork,knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,"
+    "hot dog,pizza,donut,cake,chair,couch,potted plant,bed,dining table,toilet,tv,laptop,"
+    "mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,refrigerator,book,clock,"
+    "vase,scissors,teddy bear,hair drier,toothbrush".split(",")
 )
 
 SETS = (
@@ -456,8 +480,8 @@ SETS = (
         splits=("train", "val", "test"),
         licence="CC BY 4.0 (Roboflow, Aquarium)",
         source="https://public.roboflow.com/object-detection/aquarium",
-        note="638 photographs from two aquariums; download the COCO export by hand and unpack it into a folder "
-        '"aquarium" there, so that aquarium/train/_annotations.coco.json exists',
+        note="638 photographs from two aquariums; download the COCO export by hand and unpack it into a "
+        'folder "aquarium" there, so that aquarium/train/_annotations.coco.json exists',
         megabytes=0,
         layouts=(
             ("aquarium", ("train/_annotations.coco.json",), _read_roboflow),
@@ -488,7 +512,10 @@ SETS = (
         source="https://cocodataset.org/#download",
         note="the validation set of COCO 2017, 5,000 photographs",
         megabytes=1070,
-        layouts=(("coco_val2017", _COCO_FILES, _read_coco_val2017), ("coco", _COCO_FILES, _read_coco_val2017)),
+        layouts=(
+            ("coco_val2017", _COCO_FILES, _read_coco_val2017),
+            ("coco", _COCO_FILES, _read_coco_val2017),
+        ),
         archives=_coco_val2017_archives,
     ),
 )

@@ -1,4 +1,4 @@
-"""`Record`, one annotated image as it lies on disk, and the checks that all readers of annotation files share."""
+"""`Record`, one annotated image on disk, and the checks that all readers of annotation files share."""
 
 import json
 import math
@@ -71,15 +71,16 @@ def summary(problems):
 class Checker:
     """Turns what a reader found into records, and does with wrong entries what `invalid` says.
 
-    Wrong are: an image that is missing or whose size is not the one in the annotation, and a box without area,
-    reaching outside of its image, without a class or of a class that is not among `classes`.
+    Wrong are: an image that is missing or whose size is not the one in the annotation, and a box without
+    area, reaching outside of its image, without a class or of a class that is not among `classes`.
 
     - `"raise"`: the first of these raises (FileNotFoundError for the image, otherwise ValueError).
     - `"skip"`: a wrong box is left out; a wrong image is left out with all its boxes.
-    - `"clip"`: like `"skip"`, but a box that reaches outside is cut to the image, and left out only if no area is left.
+    - `"clip"`: like `"skip"`, but a box that reaches outside is cut to the image, and left out only if no
+      area is left.
 
-    After `"skip"` and `"clip"`, `finish` gives one `SkippedWarning` that counts and names all that was left out or cut.
-    A file that cannot be understood raises whatever `invalid` says.
+    After `"skip"` and `"clip"`, `finish` gives one `SkippedWarning` that counts and names all that was left
+    out or cut. A file that cannot be understood raises whatever `invalid` says.
     """
 
     def __init__(self, invalid, classes=None):
@@ -174,7 +175,9 @@ def read_json(path):
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})") from error
+        raise ValueError(
+            f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg})"
+        ) from error
 
 
 def read_text(path):
@@ -188,7 +191,10 @@ def read_text(path):
 
 
 def require(holder, key, kind, file, entry, *, count=None):
-    """`holder[key]`, if it is of the `kind` (a type, several, "number", or "numbers": a list of them, `count` long).
+    """`holder[key]`, if it is of the right kind.
+
+    Args:
+        kind: a type, several of them, "number", or "numbers" for a list of `count` (None: any count) numbers.
 
     Raises:
         ValueError: otherwise; names the file, the entry and the key.
@@ -196,7 +202,9 @@ def require(holder, key, kind, file, entry, *, count=None):
     if not isinstance(holder, dict):
         raise ValueError(f"{file}, {entry}: found {_brief(holder)}, expected an object with {key!r}")
     if key not in holder:
-        raise ValueError(f"{file}, {entry}: no {key!r} in it, found {', '.join(map(repr, holder)) or 'nothing'}")
+        raise ValueError(
+            f"{file}, {entry}: no {key!r} in it, found {', '.join(map(repr, holder)) or 'nothing'}"
+        )
     value = holder[key]
     if kind == "number":
         fits, wanted = _is_number(value), "a number"
@@ -206,7 +214,9 @@ def require(holder, key, kind, file, entry, *, count=None):
     else:
         kinds = kind if isinstance(kind, tuple) else (kind,)
         fits = isinstance(value, kinds) and not isinstance(value, bool)
-        wanted = " or ".join({dict: "an object", list: "a list", str: "a text", int: "an integer"}[k] for k in kinds)
+        wanted = " or ".join(
+            {dict: "an object", list: "a list", str: "a text", int: "an integer"}[k] for k in kinds
+        )
     if not fits:
         raise ValueError(f"{file}, {entry}: {key!r} is {_brief(value)}, expected {wanted}")
     return value
@@ -245,7 +255,7 @@ def write_json(content, path):
 
 @contextmanager
 def replacing(path):
-    """Gives a path to write to; it takes the place of `path` at the end, or is removed if something raised."""
+    """Gives a path to write to; it takes the place of `path` at the end, or goes if something raises."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part

@@ -1,9 +1,9 @@
 """Files of the VGG Image Annotator (VIA 1.x and 2.x) as records, and detection sets as VIA projects.
 
-Read are annotations exported as JSON or CSV and saved projects (`_via_img_metadata`). VIA's regions are in pixels
-of the image as the browser shows it, counted from 0 at the top left corner, so they need no correction.
-Source: Dutta and Zisserman, The VIA Annotation Software for Images, Audio and Video, ACM Multimedia 2019
-(arXiv:1904.10699), and the tool's own reading and writing of files.
+Read are annotations exported as JSON or CSV and saved projects (`_via_img_metadata`). VIA's regions are in
+pixels of the image as the browser shows it, counted from 0 at the top left corner, so they need no
+correction. Source: Dutta and Zisserman, The VIA Annotation Software for Images, Audio and Video, ACM
+Multimedia 2019 (arXiv:1904.10699), and the tool's own reading and writing of files.
 """
 
 import csv
@@ -18,14 +18,15 @@ from coursekit.data.records import Checker, read_json, read_text, require, write
 def read(path, folder=None, *, attribute=None, classes=None, invalid="raise"):
     """The records of a VIA file, in its order; images without regions are kept.
 
-    A region becomes the smallest upright box around its shape: rect, circle, ellipse (turned ones too), polygon or
-    polyline. A point has no area, so it is an invalid box. The value of the class attribute is the name, as
-    text; of a checkbox attribute, the one option that is ticked.
+    A region becomes the smallest upright box around its shape: rect, circle, ellipse (turned ones too),
+    polygon or polyline. A point has no area, so it is an invalid box. The value of the class attribute is the
+    name, as text; of a checkbox attribute, the one option that is ticked.
 
     Args:
         path (path): the JSON or (by its ending) CSV file.
         folder (path): where the images are; the file's own folder if not given.
-        attribute (str): the region attribute that holds the class; may be left out if the regions have only one.
+        attribute (str): the region attribute that holds the class; may be left out if the regions have only
+            one.
         classes (optional): the class names that may occur; None allows any.
         invalid (str): "raise", "skip" or "clip"; see `coursekit.data.records.Checker`.
 
@@ -60,8 +61,8 @@ def read(path, folder=None, *, attribute=None, classes=None, invalid="raise"):
 def write(data, folder):
     """Write a detection set as `via_project.json` and PNG images, for `read` and for VIA 2 ("Open Project").
 
-    The class is a drop-down attribute "class". VIA asks for the images once: "Add Files", then choose all of them.
-    The JSON file comes last and whole: where it is, all is.
+    The class is a drop-down attribute "class". VIA asks for the images once: "Add Files", then choose all of
+    them. The JSON file comes last and whole: where it is, all is.
 
     Args:
         data (DetectionData): with images uint8 [N, 3, H, W].
@@ -76,16 +77,20 @@ def write(data, folder):
     path = Path(folder) / "via_project.json"
     for index, target in enumerate(data.targets):
         if "ignore" in target and target["ignore"].any():
-            raise ValueError(f"image {index} has boxes marked ignore, which VIA files cannot hold: use coco.write")
+            raise ValueError(
+                f"image {index} has boxes marked ignore, which VIA files cannot hold: use coco.write"
+            )
     path.unlink(missing_ok=True)
     images = {}
     for image, target in write_images(data, path.parent):
         size = image.stat().st_size
         regions = []
         for box, label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True):
-            x1, y1, x2, y2 = box  # float64 of float32 corners: x1 + width gives x2 back, bit for bit
+            x1, y1, x2, y2 = box  # their differences in float64 are exact
             shape = {"name": "rect", "x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1}
-            regions.append({"shape_attributes": shape, "region_attributes": {"class": data.classes[label - 1]}})
+            regions.append(
+                {"shape_attributes": shape, "region_attributes": {"class": data.classes[label - 1]}}
+            )
         # VIA knows an image by its name followed by its size in bytes
         images[f"{image.name}{size}"] = {
             "filename": image.name,
@@ -107,14 +112,18 @@ def write(data, folder):
 
 
 def _read_project(path):
-    """[(entry, file name, [(entry, shape, attributes)])] of a JSON file: a project or an export, VIA 1 or 2."""
+    """[(entry, file name, [(entry, shape, attributes)])] of a JSON file: project or export, VIA 1 or 2."""
     content = read_json(path)
     if isinstance(content, dict) and {"project", "metadata", "view"} <= content.keys():
-        raise ValueError(f"{path}: a VIA 3 project, expected VIA 1 or 2: export it from VIA 3 as COCO, read it so")
+        raise ValueError(
+            f"{path}: a VIA 3 project, expected VIA 1 or 2: export it from VIA 3 as COCO, read it so"
+        )
     if isinstance(content, dict) and "_via_img_metadata" in content:
         content = require(content, "_via_img_metadata", dict, path, "top level")
     if not isinstance(content, dict):
-        raise ValueError(f"{path}: the top level is a {type(content).__name__}, expected VIA's object of images")
+        raise ValueError(
+            f"{path}: the top level is a {type(content).__name__}, expected VIA's object of images"
+        )
     images = []
     for key in content:
         name = require(content[key], "filename", str, path, f"image {key!r}")
@@ -168,10 +177,15 @@ def _cell(row, column, path, line):
 
 def _only_attribute(images, path):
     """The one attribute that the regions have; None where there is none at all."""
-    found = list(dict.fromkeys(name for _, _, regions in images for _, _, attributes in regions for name in attributes))
+    found = list(
+        dict.fromkeys(name for _, _, regions in images for _, _, attributes in regions for name in attributes)
+    )
     if len(found) > 1:
         names = ", ".join(map(repr, found))
-        raise ValueError(f"{path}: regions have the attributes {names}: say which is the class, as in attribute={found[0]!r}")
+        raise ValueError(
+            f"{path}: regions have the attributes {names}: say which is the class, for example "
+            f"attribute={found[0]!r}"
+        )
     return found[0] if found else None
 
 
@@ -184,7 +198,10 @@ def _label(attributes, attribute):
         ticked = [option for option, on in value.items() if on]
         if len(ticked) == 1:
             return ticked[0], None
-        return None, f"attribute {attribute!r} has {len(ticked)} options ticked ({', '.join(ticked)}), expected one"
+        return (
+            None,
+            f"attribute {attribute!r} has {len(ticked)} options ticked ({', '.join(ticked)}), expected one",
+        )
     if value is None or str(value).strip() == "":
         has = ", ".join(map(repr, attributes))
         return None, f"no class: the attribute {attribute!r} is not set, attributes found: {has}"
@@ -198,7 +215,9 @@ def _bounds(shape, path, entry):
     if name in ("polygon", "polyline"):
         xs, ys = (require(shape, f"all_points_{axis}", "numbers", path, where) for axis in "xy")
         if not xs or len(xs) != len(ys):
-            raise ValueError(f"{path}, {where}: {len(xs)} x and {len(ys)} y, expected as many and at least one")
+            raise ValueError(
+                f"{path}, {where}: {len(xs)} x and {len(ys)} y, expected as many and at least one"
+            )
         return min(xs), min(ys), max(xs), max(ys)
     keys = {
         "rect": ("x", "y", "width", "height"),
@@ -207,13 +226,17 @@ def _bounds(shape, path, entry):
         "point": ("cx", "cy"),
     }
     if name not in keys:
-        raise ValueError(f"{path}, {entry}: shape {name!r}, expected one of {', '.join(keys)}, polygon, polyline")
+        raise ValueError(
+            f"{path}, {entry}: shape {name!r}, expected one of {', '.join(keys)}, polygon, polyline"
+        )
     x, y, *sizes = (require(shape, key, "number", path, where) for key in keys[name])
     if name == "rect":
         return x, y, x + sizes[0], y + sizes[1]
     if name == "ellipse":
         rx, ry = sizes
-        theta = require(shape, "theta", "number", path, where) if "theta" in shape else 0  # radians; only newer VIA 2
+        theta = (
+            require(shape, "theta", "number", path, where) if "theta" in shape else 0
+        )  # radians; only newer VIA 2
         cosine, sine = math.cos(theta), math.sin(theta)
         half_width, half_height = math.hypot(rx * cosine, ry * sine), math.hypot(rx * sine, ry * cosine)
     else:

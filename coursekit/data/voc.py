@@ -12,8 +12,8 @@ from xml.etree import ElementTree
 from coursekit.data.records import Checker
 
 CLASSES = (  # of VOC 2007 to 2012, in the alphabetical order that everybody uses
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
 
 
@@ -24,8 +24,8 @@ def read(folder, split=None, *, classes=None, first_pixel=1, invalid="raise"):
 
     Args:
         folder (path): holds Annotations and JPEGImages.
-        split (str, or list of str): "train" reads the names in `ImageSets/Main/train.txt`; a list gives the names
-            themselves (without ending); None takes every XML file, by name.
+        split (str, or list of str): "train" reads the names in `ImageSets/Main/train.txt`; a list gives the
+            names themselves (without ending); None takes every XML file, by name.
         classes (optional): the class names that may occur; None allows any.
         first_pixel (int): 1 as in Pascal VOC, where corners name pixels; 0 for tools that write edges
             counted from 0 into the same XML: nothing is subtracted then.
@@ -36,7 +36,8 @@ def read(folder, split=None, *, classes=None, first_pixel=1, invalid="raise"):
 
     Raises:
         FileNotFoundError: if the split, an annotation file or (unless skipped) an image is missing.
-        ValueError: if a file is malformed (with line and column), or (unless skipped) an entry cannot be right.
+        ValueError: if a file is malformed (with line and column), or (unless skipped) an entry cannot be
+            right.
     """
     folder = Path(folder)
     annotations = folder / "Annotations"
@@ -49,7 +50,9 @@ def read(folder, split=None, *, classes=None, first_pixel=1, invalid="raise"):
     else:
         names = list(split)
     checker = Checker(invalid, classes)
-    records = [_record(annotations / f"{name}.xml", folder / "JPEGImages", first_pixel, checker) for name in names]
+    records = [
+        _record(annotations / f"{name}.xml", folder / "JPEGImages", first_pixel, checker) for name in names
+    ]
     return checker.finish(records)
 
 
@@ -83,12 +86,14 @@ def _record(path, images, first_pixel, checker):
         entry = f"object {index}"
         name = (element.findtext("name") or "").strip() or None
         entry += f" ({name})" if name else ""
-        corners = [_number(element, f"bndbox/{side}", path, entry) for side in ("xmin", "ymin", "xmax", "ymax")]
+        corners = [
+            _number(element, f"bndbox/{side}", path, entry) for side in ("xmin", "ymin", "xmax", "ymax")
+        ]
         box = (corners[0] - first_pixel, corners[1] - first_pixel, corners[2], corners[3])
         if first_pixel == 1 and 0 in corners[:2]:
             entry += ", with a corner at 0 (if all of the set counts from 0, read it with first_pixel=0)"
         if corners[0] == corners[2] or corners[1] == corners[3]:
-            box = corners  # what tools write for a click: taken as no area, though by VOC's letter it is one pixel
+            box = corners  # a click, as tools write it: no area, though by VOC's letter it is one pixel
         objects.append((entry, box, name, (element.findtext("difficult") or "0").strip() == "1"))
     return checker.record(path, "", image, objects, size)
 

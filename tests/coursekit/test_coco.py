@@ -86,13 +86,22 @@ MALFORMED = {
     "no width": (changed(["images", 1, "width"], None), r"images\[1\]: no 'width' in it"),
     "no id": (changed(["images", 0, "id"], None), r"images\[0\]: no 'id' in it"),
     "id twice": (changed(["images", 1, "id"], 7), r"images\[1\]: id 7 stands there twice"),
-    "class twice": (changed(["categories", 1, "name"], "dog"), r"categories\[1\]: id 18 or name 'dog' .* twice"),
+    "class twice": (
+        changed(["categories", 1, "name"], "dog"),
+        r"categories\[1\]: id 18 or name 'dog' .* twice",
+    ),
     "no box": (changed(["annotations", 1, "bbox"], None), r"annotations\[1\]: no 'bbox' in it"),
-    "three numbers": (changed(["annotations", 1, "bbox"], [1, 2, 3]), r"\[1\]: 'bbox' is \[1, 2, 3\], expected a list of 4 n"),
-    "a word": (changed(["annotations", 0, "bbox", 2], "wide"), r"annotations\[0\]: 'bbox' is .*, expected a list of 4 numbers"),
+    "three numbers": (
+        changed(["annotations", 1, "bbox"], [1, 2, 3]),
+        r"\[1\]: 'bbox' is \[1, 2, 3\], expected a list of 4 n",
+    ),
+    "a word": (
+        changed(["annotations", 0, "bbox", 2], "wide"),
+        r"annotations\[0\]: 'bbox' is .*, expected a list of 4 numbers",
+    ),
     "no number": (changed(["annotations", 0, "bbox", 2], float("nan")), r"annotations\[0\]: 'bbox' is .*NaN"),
     "another thing": (changed(["annotations", 0], 5), r"annotations\[0\]: found 5, expected an object"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("text, message", MALFORMED.values(), ids=MALFORMED.keys())
@@ -103,13 +112,43 @@ def test_malformed_file_raises_whatever_is_asked(folder, text, message):
 
 
 INVALID = {  # content, message, boxes of the images left by "skip", and by "clip"
-    "no width": (changed(["annotations", 0, "bbox"], [2, 3, 0, 5]), r"annotations\[0\] \(id 1\): .* has no area", [1, 0], [1, 0]),
-    "beyond the edge": (changed(["annotations", 0, "bbox"], [2, 3, 39, 5]), r"reaches outside of the 40×30", [1, 0], [2, 0]),
-    "unknown class": (changed(["annotations", 0, "category_id"], 1), r"no category has the category_id 1, expected one of \[18, 90\]", [1, 0], [1, 0]),
-    "no such image": (changed(["annotations", 0, "image_id"], 1), r"annotations\[0\] \(id 1\): no image has the image_id 1", [1, 0], [1, 0]),
-    "missing image": (changed(["images", 1, "file_name"], "z.png"), r"images\[1\] \(z\.png\): no image", [2], [2]),
-    "another size": (changed(["images", 0, "width"], 41), r"images\[0\] \(a\.png\): the annotation says 41×30 pixels, .* has 40×30", [0], [0]),
-}  # fmt: skip
+    "no width": (
+        changed(["annotations", 0, "bbox"], [2, 3, 0, 5]),
+        r"annotations\[0\] \(id 1\): .* has no area",
+        [1, 0],
+        [1, 0],
+    ),
+    "beyond the edge": (
+        changed(["annotations", 0, "bbox"], [2, 3, 39, 5]),
+        r"reaches outside of the 40×30",
+        [1, 0],
+        [2, 0],
+    ),
+    "unknown class": (
+        changed(["annotations", 0, "category_id"], 1),
+        r"no category has the category_id 1, expected one of \[18, 90\]",
+        [1, 0],
+        [1, 0],
+    ),
+    "no such image": (
+        changed(["annotations", 0, "image_id"], 1),
+        r"annotations\[0\] \(id 1\): no image has the image_id 1",
+        [1, 0],
+        [1, 0],
+    ),
+    "missing image": (
+        changed(["images", 1, "file_name"], "z.png"),
+        r"images\[1\] \(z\.png\): no image",
+        [2],
+        [2],
+    ),
+    "another size": (
+        changed(["images", 0, "width"], 41),
+        r"images\[0\] \(a\.png\): the annotation says 41×30 pixels, .* has 40×30",
+        [0],
+        [0],
+    ),
+}
 
 
 @pytest.mark.parametrize("text, message, skip, clip", INVALID.values(), ids=INVALID.keys())
@@ -130,7 +169,7 @@ def test_box_up_to_the_edge_is_inside_though_decimals_round(folder, recwarn):
 
 
 def data():
-    """Three 12 x 8 images of noise, with 2, 0 and 1 boxes of numbers that decimals do not hold, one of them ignored."""
+    """Three 12 x 8 images of noise with 2, 0 and 1 boxes, at places no short decimal has; one is ignored."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (3, 3, 8, 12), dtype=torch.uint8, generator=generator)
     boxes = torch.tensor([[0.1, 0.7, 11.3, 7.9], [1 / 3, 2 / 3, 12, 8], [5, 1, 6, 2.2]])

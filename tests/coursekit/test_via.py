@@ -68,7 +68,9 @@ def test_all_forms_of_a_file_give_the_same_records(folder):
     forms = [
         written(folder, two, "2.json"),
         written(folder, export(*regions, kind=dict), "1.json"),
-        written(folder, {"_via_settings": {}, "_via_img_metadata": two, "_via_attributes": {}}, "project.json"),
+        written(
+            folder, {"_via_settings": {}, "_via_img_metadata": two, "_via_attributes": {}}, "project.json"
+        ),
         as_csv(folder, regions),
     ]
     records = [via.read(path) for path in forms]
@@ -84,10 +86,13 @@ SHAPES = {
     "rect": (RECT, [3, 4, 13, 24]),
     "circle": ({"name": "circle", "cx": 20, "cy": 12, "r": 5.5}, [14.5, 6.5, 25.5, 17.5]),
     "ellipse": ({"name": "ellipse", "cx": 20, "cy": 12, "rx": 5, "ry": 3}, [15, 9, 25, 15]),
-    "ellipse, quarter turn": ({"name": "ellipse", "cx": 20, "cy": 12, "rx": 5, "ry": 3, "theta": math.pi / 2}, [17, 7, 23, 17]),
+    "ellipse, quarter turn": (
+        {"name": "ellipse", "cx": 20, "cy": 12, "rx": 5, "ry": 3, "theta": math.pi / 2},
+        [17, 7, 23, 17],
+    ),
     "polygon": ({"name": "polygon", **POINTS}, [3, 2, 9, 20]),
     "polyline": ({"name": "polyline", **POINTS}, [3, 2, 9, 20]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("shape, box", SHAPES.values(), ids=SHAPES.keys())
@@ -114,7 +119,9 @@ def test_image_without_regions_is_kept(folder):
 
 def test_class_is_the_attribute_that_is_named(folder):
     path = written(folder, export(region(kind="dog", quality={"good": True}), region(kind="cat", quality={})))
-    with pytest.raises(ValueError, match=r"v\.json: regions have the attributes 'kind', 'quality': say which is"):
+    with pytest.raises(
+        ValueError, match=r"v\.json: regions have the attributes 'kind', 'quality': say which is"
+    ):
         via.read(path)
     assert via.read(path, attribute="kind")[0].names == ["dog", "cat"]
 
@@ -146,13 +153,22 @@ MALFORMED = {
     "VIA 3": ({"project": {}, "metadata": {}, "view": {}}, r"v\.json: a VIA 3 project, expected VIA 1 or 2"),
     "COCO": ({"images": []}, r"v\.json, image 'images': found \[\], expected an object with 'filename'"),
     "no regions": ({"k": {"filename": "a.png"}}, r"image a\.png: no 'regions' in it, found 'filename'"),
-    "regions a text": ({"k": {"filename": "a.png", "regions": "x"}}, r"'regions' is \"x\", expected a list or an object"),
+    "regions a text": (
+        {"k": {"filename": "a.png", "regions": "x"}},
+        r"'regions' is \"x\", expected a list or an object",
+    ),
     "no shape": (export({"region_attributes": {}}), r"image a\.png, region 0: no 'shape_attributes' in it"),
     "no width": (broken(width=None), r"image a\.png, region 0 \(rect\): no 'width' in it"),
     "a word": (broken(x="left"), r"region 0 \(rect\): 'x' is \"left\", expected a number"),
-    "another shape": (broken(name="star"), r"region 0: shape 'star', expected one of rect, circle, ellipse, point, pol"),
-    "x without y": (export(region({**POINTS, "name": "polygon", "all_points_y": [1]}, c="x")), r"\(polygon\): 3 x and 1 y"),
-}  # fmt: skip
+    "another shape": (
+        broken(name="star"),
+        r"region 0: shape 'star', expected one of rect, circle, ellipse, point, pol",
+    ),
+    "x without y": (
+        export(region({**POINTS, "name": "polygon", "all_points_y": [1]}, c="x")),
+        r"\(polygon\): 3 x and 1 y",
+    ),
+}
 
 
 @pytest.mark.parametrize("text, message", MALFORMED.values(), ids=MALFORMED.keys())
@@ -167,7 +183,11 @@ def test_malformed_csv_names_line_and_column(folder):
     for old, new, message in [
         ("region_id", "number", r"v\.csv, line 1: no column 'region_id', expected VIA's filename,"),
         ('""y""}', '""y""', r"v\.csv, line 3, column 'region_attributes', character \d+: not valid JSON"),
-        ('"{""c"": ""y""}"', "7", r"v\.csv, line 3, column 'region_attributes': found 7, expected a JSON object"),
+        (
+            '"{""c"": ""y""}"',
+            "7",
+            r"v\.csv, line 3, column 'region_attributes': found 7, expected a JSON object",
+        ),
         (',"{""c"": ""y""}"', "", r"v\.csv, line 3: fewer columns than the 7 of line 1"),
     ]:
         assert old in text
@@ -176,13 +196,43 @@ def test_malformed_csv_names_line_and_column(folder):
 
 
 INVALID = {  # content, message, boxes left by "skip", and by "clip"
-    "point": (export(region({"name": "point", "cx": 5, "cy": 6}, c="x")), r"region 0 \(point\): box \(5, 6, 5, 6\) has no area", 0, 0),
-    "beyond the edge": (export(region({**RECT, "width": 38}, c="x")), r"image a\.png, region 0 \(rect\): .* reaches outside of the 40×30", 0, 1),
-    "no class": (export(region(c="x"), region()), r"image a\.png, region 1: no class: the region has no attributes", 1, 1),
-    "empty class": (export(region(c="x"), region(c="")), r"region 1: no class: the attribute 'c' is not set", 1, 1),
-    "unknown class": (export(region(c="x"), region(c="z")), r"region 1 \(rect\): unknown class 'z', expected one of x, y", 1, 1),
-    "missing image": (export(region(c="x"), name="b.png"), r"v\.json, image b\.png: no image .*b\.png", None, None),
-}  # fmt: skip
+    "point": (
+        export(region({"name": "point", "cx": 5, "cy": 6}, c="x")),
+        r"region 0 \(point\): box \(5, 6, 5, 6\) has no area",
+        0,
+        0,
+    ),
+    "beyond the edge": (
+        export(region({**RECT, "width": 38}, c="x")),
+        r"image a\.png, region 0 \(rect\): .* reaches outside of the 40×30",
+        0,
+        1,
+    ),
+    "no class": (
+        export(region(c="x"), region()),
+        r"image a\.png, region 1: no class: the region has no attributes",
+        1,
+        1,
+    ),
+    "empty class": (
+        export(region(c="x"), region(c="")),
+        r"region 1: no class: the attribute 'c' is not set",
+        1,
+        1,
+    ),
+    "unknown class": (
+        export(region(c="x"), region(c="z")),
+        r"region 1 \(rect\): unknown class 'z', expected one of x, y",
+        1,
+        1,
+    ),
+    "missing image": (
+        export(region(c="x"), name="b.png"),
+        r"v\.json, image b\.png: no image .*b\.png",
+        None,
+        None,
+    ),
+}
 
 
 @pytest.mark.parametrize("text, message, skip, clip", INVALID.values(), ids=INVALID.keys())

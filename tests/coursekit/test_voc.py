@@ -54,7 +54,9 @@ def test_files_that_count_from_0_are_read_as_they_are(folder):
     write(folder, xml(("dog", 0, 0, 0, 2, 3)))
     (record,) = voc.read(folder, first_pixel=0)
     assert record.boxes.tolist() == [[0, 0, 2, 3]]
-    with pytest.raises(ValueError, match=r"a\.xml, object 0 \(dog\), with a corner at 0 .*first_pixel=0.*outside"):
+    with pytest.raises(
+        ValueError, match=r"a\.xml, object 0 \(dog\), with a corner at 0 .*first_pixel=0.*outside"
+    ):
         voc.read(folder)
 
 
@@ -69,7 +71,8 @@ def test_image_without_objects_is_kept(folder):
 
 
 def test_parts_of_an_object_are_not_objects(folder):
-    part = "<part><name>head</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>4</xmax><ymax>4</ymax></bndbox></part>"
+    box = "<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>4</xmax><ymax>4</ymax></bndbox>"
+    part = f"<part><name>head</name>{box}</part>"
     write(folder, xml(("person", 0, 1, 1, 9, 9)).replace("</object>", f"{part}</object>"))
     assert voc.read(folder)[0].boxes.tolist() == [[0, 0, 9, 9]]
 
@@ -87,10 +90,19 @@ def test_split_gives_the_images_in_its_order(folder):
 
 WRONG = {
     "not XML": ("<annotation>\n<filename>a.jpg", r"a\.xml, line 2, column 16: not valid XML"),
-    "another XML": ("<html/>", r"a\.xml: the outermost element is <html>, expected Pascal VOC's <annotation>"),
+    "another XML": (
+        "<html/>",
+        r"a\.xml: the outermost element is <html>, expected Pascal VOC's <annotation>",
+    ),
     "no file name": (xml(filename=""), r"a\.xml, annotation: no <filename>"),
-    "no corner": (xml(("dog", 0, 1, 1, 9, 9)).replace("<xmin>1</xmin>", ""), r"object 0 \(dog\): no <bndbox/xmin>"),
-    "a word for a number": (xml(("dog", 0, "one", 1, 9, 9)), r"object 0 \(dog\): <bndbox/xmin> is 'one', expected a num"),
+    "no corner": (
+        xml(("dog", 0, 1, 1, 9, 9)).replace("<xmin>1</xmin>", ""),
+        r"object 0 \(dog\): no <bndbox/xmin>",
+    ),
+    "a word for a number": (
+        xml(("dog", 0, "one", 1, 9, 9)),
+        r"object 0 \(dog\): <bndbox/xmin> is 'one', expected a num",
+    ),
     "no number": (xml(("dog", 0, "nan", 1, 9, 9)), r"<bndbox/xmin> is 'nan', expected a number"),
 }
 
@@ -105,15 +117,40 @@ def test_malformed_file_raises_whatever_is_asked(folder, text, message, invalid)
 DOG = ("dog", 0, 1, 1, 9, 9)
 INVALID = {  # annotation, message, boxes left by "skip", boxes left by "clip"
     "no width": (xml(DOG, ("cat", 0, 5, 5, 5, 9)), r"object 1 \(cat\): box \(5, 5, 5, 9\) has no area", 1, 1),
-    "turned round": (xml(("cat", 0, 9, 5, 3, 9), DOG), r"object 0 \(cat\): box .* has no area, expected x1 < x2", 1, 1),
-    "beyond the edge": (xml(("cat", 0, 30, 5, 41, 9)), r"box \(29, 4, 41, 9\) reaches outside of the 40×30 image", 0, 1),
-    "below the edge": (xml(("cat", 0, 5, 5, 9, 31)), r"box \(4, 4, 9, 31\) reaches outside of the 40×30 image", 0, 1),
+    "turned round": (
+        xml(("cat", 0, 9, 5, 3, 9), DOG),
+        r"object 0 \(cat\): box .* has no area, expected x1 < x2",
+        1,
+        1,
+    ),
+    "beyond the edge": (
+        xml(("cat", 0, 30, 5, 41, 9)),
+        r"box \(29, 4, 41, 9\) reaches outside of the 40×30 image",
+        0,
+        1,
+    ),
+    "below the edge": (
+        xml(("cat", 0, 5, 5, 9, 31)),
+        r"box \(4, 4, 9, 31\) reaches outside of the 40×30 image",
+        0,
+        1,
+    ),
     "far outside": (xml(("cat", 0, 50, 5, 60, 9)), r"box \(49, 4, 60, 9\) reaches outside", 0, 0),
-    "unknown class": (xml(("fox", 0, 1, 1, 9, 9)), r"object 0 \(fox\): unknown class 'fox', expected one of dog, cat", 0, 0),
+    "unknown class": (
+        xml(("fox", 0, 1, 1, 9, 9)),
+        r"object 0 \(fox\): unknown class 'fox', expected one of dog, cat",
+        0,
+        0,
+    ),
     "no class": (xml(("", 0, 1, 1, 9, 9)), r"object 0: no class name, expected one of dog, cat", 0, 0),
     "missing image": (xml(DOG, filename="b.jpg"), r"a\.xml: no image .*b\.jpg", None, None),
-    "another size": (xml(DOG, size=(30, 40)), r"a\.xml: the annotation says 30×40 pixels, .*a\.jpg has 40×30", None, None),
-}  # fmt: skip
+    "another size": (
+        xml(DOG, size=(30, 40)),
+        r"a\.xml: the annotation says 30×40 pixels, .*a\.jpg has 40×30",
+        None,
+        None,
+    ),
+}
 
 
 @pytest.mark.parametrize("text, message, skip, clip", INVALID.values(), ids=INVALID.keys())
@@ -175,7 +212,10 @@ def test_the_two_boxes_without_area_of_bccd_are_named_and_survived():
         voc.read(REAL)
     with pytest.warns(SkippedWarning, match=r"2 × no area") as caught:
         records = voc.read(REAL, classes=("RBC", "WBC", "Platelets"), invalid="skip")
-    assert [problem.file.stem for problem in caught[0].message.problems] == ["BloodImage_00338", "BloodImage_00343"]
+    assert [problem.file.stem for problem in caught[0].message.problems] == [
+        "BloodImage_00338",
+        "BloodImage_00343",
+    ]
     assert len(records) == 364 and sum(map(len, records)) == 4886
 
 
@@ -183,7 +223,7 @@ def test_the_two_boxes_without_area_of_bccd_are_named_and_survived():
 @pytest.mark.filterwarnings("ignore::coursekit.data.records.SkippedWarning")
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_bccd_is_the_same_in_xml_coco_and_via(split):
-    """The COCO and VIA files were converted without VOC's shift by one pixel: first_pixel=0 reads the XML like that."""
+    """COCO and VIA files were converted without VOC's shift by one pixel: first_pixel=0 reads the XML so."""
     images = REAL / "JPEGImages"
     others = [
         coco.read(REAL / f"{split}_coco.json"),
