@@ -232,8 +232,8 @@ def test_many_images_keep_their_order_labels_and_ignored_boxes(tmp_path):
     records = [picture(tmp_path, f"{i}.png", (60, 40), (i, 8, i + 20, 20), names[i]) for i in range(12)]
     records[4].ignore = torch.tensor([True])
     records.append(Record(records[0].image, 60, 40, torch.zeros(0, 4), []))
-    data = load(records, ["cat", "dog"], 60, device="cpu")
-    assert [t["boxes"][0, 0].item() for t in data.targets[:12]] == list(range(12))
+    data = load(records, ["cat", "dog"], 120, device="cpu")
+    assert [t["boxes"][0, 0].item() for t in data.targets[:12]] == list(range(0, 24, 2))
     assert [t["labels"].item() for t in data.targets[:12]] == [2 if i % 3 else 1 for i in range(12)]
     assert [i for i, t in enumerate(data.targets) if "ignore" in t] == [4]
     assert data.targets[12]["boxes"].shape == (0, 4) and data.targets[12]["labels"].dtype == torch.int64

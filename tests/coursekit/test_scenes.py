@@ -115,6 +115,17 @@ def test_fewer_scenes_are_the_first_of_more(count, difficulty):
     assert same(scenes("train", count, difficulty=difficulty, device="cpu"), more.subset(slice(0, count)))
 
 
+def test_a_larger_image_shows_the_same_scenes():
+    """Painted sixteen or four at a time: the numbers of scene i do not depend on that either."""
+    small, large = (scenes("val", 40, size=size, difficulty=PLAIN, device="cpu") for size in (128, 256))
+    differences = []
+    for a, b in zip(small.targets, large.targets, strict=True):
+        assert torch.equal(a["labels"], b["labels"])
+        differences.append(2 * a["boxes"] - b["boxes"])
+    assert torch.cat(differences).abs().max() <= 5, "the finer resolution shows a little more of a tip"
+    assert torch.cat(differences).mean() == pytest.approx(0, abs=0.25), "but nothing moves"
+
+
 def test_no_scene_of_a_split_is_in_another():
     images = torch.cat([scenes(split, 100, size=64, device="cpu").images for split in COUNTS])
     seen = [image.numpy().tobytes() for image in images]
@@ -134,9 +145,9 @@ def test_a_box_is_exactly_the_extent_of_the_painted_pixels(beyond):
     assert (at_border > 30) == (beyond > 0)
 
 
-# share of the circumscribed circle's square that each shape fills: π/4 for the disk; half of the square's own
-# circle, side √2 of radius 1; 3√3/4 of the triangle; 5·sin 36°·0.42 of the star; the cross: two bars of half
-# width .32 and half length √(1 − .32²), the middle once; the ring: the disk less its hole of radius .55
+# area of each shape in a circle of radius 1; the square's side is the root of 2, the triangle's of 3; the star is
+# ten triangles with its notches at .42, the cross two bars of half width .32 less the middle, which both have,
+# the ring the disk less its hole of radius .55
 AREAS = {
     "disk": 3.1416,
     "square": 2.0,
