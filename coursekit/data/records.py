@@ -107,7 +107,8 @@ class Checker:
             size: (width, height) that the annotation states, or None.
         """
         if not image.is_file():
-            return self.problem(file, entry, "image missing", f"no image {image}", FileNotFoundError)
+            what = f"no image {image} for its {len(objects)} boxes"
+            return self.problem(file, entry, "image missing", what, FileNotFoundError)
         width, height = found = image_size(image)
         if size is not None and tuple(size) != found:
             what = f"the annotation says {size[0]}×{size[1]} pixels, {image} has {width}×{height}"
