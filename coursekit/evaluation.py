@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 
 from coursekit.plot import axes_or_new, curve, table
+from coursekit.progress import progress_bar
 
 IOUS = [round(0.5 + 0.05 * i, 2) for i in range(10)]
 AREAS = ("all", "small", "medium", "large")
@@ -103,14 +104,11 @@ def evaluate(detect, data, *, batch_size=32, small=32, large=96, most=100):
     Raises:
         ValueError: if what `detect` returns is not that; names the image.
     """
-    from tqdm.auto import tqdm
-
-    from coursekit.training import audience
-
     detections = []
-    batches = data.batches(batch_size)
+    count = math.ceil(len(data) / batch_size)
+    batches = progress_bar(data.batches(batch_size), "detecting", count, unit=" batches", leave=False, delay=2)
     with torch.no_grad(), evaluation_mode(getattr(detect, "__self__", detect)):
-        for images, _ in tqdm(batches, "detecting", math.ceil(len(data) / batch_size), leave=False, disable=not audience()):
+        for images, _ in batches:
             found = detect(images)
             if not isinstance(found, (list, tuple)) or len(found) != len(images):
                 what = f"{len(found)} entries" if isinstance(found, (list, tuple)) else f"a {type(found).__name__}"

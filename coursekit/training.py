@@ -5,9 +5,8 @@
 
 `loss(model, images, targets)` gives a dict of scalars, which are summed: {"class": ..., "box": ...}.
 
-What is shown: a progress bar where someone watches, that is in a terminal, in JupyterLab, Colab or VS Code, and in
-these notebooks a loss curve that grows. A notebook that a program executes (nbclient, nbval, a build) gets no
-bar, so its outputs hold no times; `COURSEKIT_QUIET=1` silences `fit` everywhere.
+What is shown: a progress bar where someone watches (see `coursekit.progress`), and in notebooks a loss curve that
+grows.
 """
 
 import contextlib
@@ -16,7 +15,6 @@ import json
 import math
 import os
 import signal
-import sys
 import threading
 import time
 from collections import defaultdict
@@ -24,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+
+from coursekit.progress import audience, progress_bar
 
 FORMAT = "coursekit.training 1"
 WARM_UP = 0.1  # share of the steps in which the rate rises
@@ -517,10 +517,7 @@ class Watch:
         self.history, self.bar, self.figure, self.drawn = history, None, None, time.perf_counter()
         where = audience() if wanted else None
         if where:
-            from tqdm.auto import tqdm
-
-            done = len(history.steps)
-            self.bar = tqdm(total=steps, initial=done, unit="step", desc="training", mininterval=0.3)
+            self.bar = progress_bar(total=steps, initial=len(history.steps), unit="step", desc="training", mininterval=0.3)
         self.curve = where == "notebook"
 
     def update(self):
@@ -555,23 +552,6 @@ class Watch:
             self.draw()
         if self.bar is not None:
             self.bar.close()
-
-
-def audience():
-    """Who watches: "notebook" (JupyterLab, Colab, VS Code), "terminal", or None for programs and `COURSEKIT_QUIET=1`.
-
-    Kernels started by nbclient or nbval look like any other, so a notebook counts only where a front end has said
-    that it is there.
-    """
-    from coursekit.plot import in_notebook
-
-    environ = os.environ
-    if environ.get("COURSEKIT_QUIET", "0") not in ("", "0") or "PYTEST_VERSION" in environ:
-        return None
-    if in_notebook():
-        fronts = ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID", "VSCODE_CWD")
-        return "notebook" if any(name in environ for name in fronts) else None
-    return "terminal" if sys.stderr is not None and sys.stderr.isatty() else None
 
 
 def out_of_memory(batch_size, device):

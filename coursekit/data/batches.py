@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from coursekit.progress import progress_bar
+
 PADDING = (124, 116, 104)  # ImageNet's mean colour: about 0 once a backbone has normalised it
 
 
@@ -181,8 +183,6 @@ def load(records, classes, size, *, device=None):
         ValueError: if a file cannot be decoded or is not of the recorded size, or a name is not in `classes`.
             All of them name the file.
     """
-    from tqdm.auto import tqdm
-
     width, height = (size, size) if isinstance(size, int) else size
     classes, records = tuple(classes), list(records)
     targets = [_target(record, classes) for record in records]
@@ -196,7 +196,7 @@ def load(records, classes, size, *, device=None):
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         scales = pool.map(fill, range(len(records)))
-        shown = tqdm(scales, "images", len(records), unit=" images", delay=2, leave=False)
+        shown = progress_bar(scales, "images", len(records), unit=" images", delay=2, leave=False)
         for target, (x_scale, y_scale) in zip(targets, shown, strict=True):
             target["boxes"] *= torch.tensor([x_scale, y_scale, x_scale, y_scale])
     return DetectionData(images, targets, classes, device=best_device() if device is None else device)

@@ -20,6 +20,7 @@ import numpy
 import torch
 
 from coursekit.data.batches import DetectionData, best_device, storage_device
+from coursekit.progress import progress_bar
 
 CLASSES = ("disk", "square", "triangle", "star", "cross", "ring")
 COUNTS = {"train": 4096, "val": 400, "test": 400}
@@ -89,8 +90,6 @@ def scenes(split="train", count=None, *, size=128, difficulty="medium", seed=0, 
     Raises:
         ValueError: for an unknown split or difficulty, a negative count or seed, a size under 32.
     """
-    from tqdm.auto import tqdm
-
     width, height = (size, size) if isinstance(size, int) else size
     count, level = _checked(split, count, width, height, difficulty, seed)
     device = best_device() if device is None else torch.empty(0, device=device).device
@@ -99,7 +98,7 @@ def scenes(split="train", count=None, *, size=128, difficulty="medium", seed=0, 
     targets = []
     room = 2**18 if device.type == "cpu" else 2**22  # pixels painted at once: 16 scenes stay in a CPU's cache
     step = max(1, room // (height * width))
-    with tqdm(total=count, desc=f"{split} scenes", unit=" scenes", delay=2, leave=False) as bar:
+    with progress_bar(total=count, desc=f"{split} scenes", unit=" scenes", delay=2, leave=False) as bar:
         for start in range(0, count, step):
             stop = min(start + step, count)
             plan = _draw(start, stop, seed, split, level, width, height)

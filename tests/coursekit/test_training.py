@@ -10,6 +10,7 @@ from torch import nn
 
 from coursekit import training
 from coursekit.data import DetectionData
+from coursekit.progress import audience
 from coursekit.training import TrainingError, fit
 
 
@@ -409,11 +410,11 @@ def test_a_notebook_counts_as_watched_only_with_a_front_end(monkeypatch):
     monkeypatch.setattr("coursekit.plot.in_notebook", lambda: True)
     for name in ("PYTEST_VERSION", "COURSEKIT_QUIET", "JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID", "VSCODE_CWD"):
         monkeypatch.delenv(name, raising=False)
-    assert training.audience() is None
+    assert audience() is None
     monkeypatch.setenv("JPY_SESSION_NAME", "course/01_boxes/boxes.ipynb")
-    assert training.audience() == "notebook"
+    assert audience() == "notebook"
     monkeypatch.setenv("COURSEKIT_QUIET", "1")
-    assert training.audience() is None
+    assert audience() is None
 
 
 def test_the_live_curve_is_one_figure_drawn_again_and_again(monkeypatch):
