@@ -330,7 +330,7 @@ def test_set_that_lost_an_image_is_not_taken_for_whole(pets, tmp_path):
     download.real("pets", "train", size=20, download=True)
     (tmp_path / "cache" / "pets" / "JPEGImages" / "a.jpg").unlink()
     with pytest.raises(
-        ValueError, match=r"a\.xml: no image .*a\.jpg; the copy of pets train is not complete"
+        ValueError, match=r"a\.xml: no image .*a\.jpg for its 1 boxes; the copy of pets train is not complete"
     ):
         download.real("pets", "train", size=20)
 
