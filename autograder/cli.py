@@ -1,4 +1,4 @@
-"""`autograder build | judge | grade`: what an instructor types."""
+"""`autograder build | judge | grade | experiment`: what an instructor types."""
 
 import argparse
 import json
@@ -13,7 +13,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    commands = {"build": (_build_options, _build), "judge": (_judge_options, _judge), "grade": (_grade_options, _grade)}
+    commands = {"build": (_build_options, _build), "judge": (_judge_options, _judge), "grade": (_grade_options, _grade),
+                "experiment": (_experiment_options, _experiment)}
     overview = argparse.ArgumentParser(prog="autograder", description=__doc__)
     overview.add_argument("command", choices=commands, help="`autograder COMMAND --help` tells more")
     command = overview.parse_args(arguments[:1]).command
@@ -50,6 +51,19 @@ def _grade_options(parser):
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS",
                         help="for a cell or an exercise's checks; a hand-in has ten times that (default: 30)")
     parser.add_argument("--sample", action="store_true", help="make the bundled sample class in build/class and grade it")
+
+
+def _experiment_options(parser):
+    """Run a lesson's long experiment; its numbers go to coursekit/results/NN_topic.json. Goes on where it stopped."""
+    parser.add_argument("lesson", metavar="LESSON", help="such as 05_ssd")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
+    parser.add_argument("--forms", nargs="+", metavar="FORM", help="only these; all unless given")
+
+
+def _experiment(options, _):
+    from .experiment import main
+
+    return main(options)
 
 
 def _grade(options, parser):

@@ -1,0 +1,110 @@
+"""Long experiments: resumed, written whole, and the committed ones belong to the lessons' cells of today."""
+
+import json
+import math
+
+import pytest
+
+from autograder.experiment import RESULTS, experiment_cells, run_experiment
+from autograder.lessons import ROOT, LessonError, sources
+from coursekit import results
+
+LESSON = '''
+# %% setup=true
+calls = []
+
+# %% exercise="double"
+def double(x):
+    """Twice x."""
+    ### BEGIN SOLUTION
+    return 2 * x
+    ### END SOLUTION
+
+# %% check="double" points=1
+raise AssertionError("no check cell is run")
+
+# %%
+raise AssertionError("no ordinary cell is run")
+
+# %% tags=["experiment"]
+FORMS = ["small", "large"]
+
+def experiment(form, seed):
+    calls.append(form)
+    return {"AP": double(seed) + (10 if form == "large" else 0), "calls": len(calls)}
+'''
+
+
+@pytest.fixture
+def course(tmp_path):
+    path = tmp_path / "solutions" / "05_topic" / "topic.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(LESSON, encoding="utf-8")
+    return tmp_path
+
+
+def run(course, *arguments, **named):
+    run_experiment("05_topic", *arguments, root=course, folder=course / "results", **named)
+    return results.load("05_topic", course / "results")
+
+
+def test_setup_exercises_and_tagged_cells_are_run(course):
+    found = run(course, [1, 3])
+    assert found.forms == ["small", "large"]
+    assert found.values("large", "AP") == [12, 16]
+    assert (found.mean("large", "AP"), found.spread("large", "AP")) == (14, math.sqrt(8))
+    assert found.command == "autograder experiment 05_topic --seeds 1 3"
+
+
+def test_what_is_there_is_not_run_again(course):
+    run(course, [1], ["large"])
+    found = run(course, [1, 2])
+    assert [(one["form"], one["seed"], one["values"]["calls"]) for one in found.runs] == [
+        ("small", 1, 1), ("small", 2, 2), ("large", 1, 1), ("large", 2, 3)
+    ]  # fmt: skip
+
+
+def test_runs_of_other_cells_do_not_count(course):
+    run(course, [1])
+    path = course / "solutions" / "05_topic" / "topic.py"
+    path.write_text(LESSON.replace("+ (10 if", "+ (20 if"), encoding="utf-8")
+    assert [(one["form"], one["values"]["AP"]) for one in run(course, [1], ["large"]).runs] == [("large", 22)]
+
+
+def test_a_change_outside_of_the_experiment_keeps_the_runs(course):
+    run(course, [1])
+    path = course / "solutions" / "05_topic" / "topic.py"
+    path.write_text(LESSON.replace('"""Twice x."""', '"""x + x."""'), encoding="utf-8")
+    assert all(one["values"]["calls"] in (1, 2) for one in run(course, [1]).runs)
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [(("06_other", [0]), "06_other"), (("05_topic", [0], ["middle"]), "'small', 'large'")],
+    ids=["lesson", "form"],
+)
+def test_an_unknown_lesson_or_form_is_told(course, arguments, told):
+    with pytest.raises(LessonError, match=told):
+        run_experiment(*arguments, root=course, folder=course / "results")
+
+
+def test_a_lesson_without_results_says_what_makes_them(tmp_path):
+    with pytest.raises(FileNotFoundError, match="autograder experiment 05_topic"):
+        results.load("05_topic", tmp_path)
+
+
+def test_table_has_mean_and_spread(course):
+    text = repr(run(course, [1, 3]).table(["AP"], digits=1))
+    assert "14.0 ± 2.8" in text and "autograder experiment 05_topic --seeds 1 3" in text
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
+def test_committed_results_were_made_by_the_lesson_of_today(file):
+    path = next(path for path in sources(ROOT) if path.parent.name == file.stem)
+    _, digest = experiment_cells(path)
+    runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
+    assert runs and {one["code"] for one in runs} == {digest}, f"run `autograder experiment {file.stem}` again"
+    seeds = {}
+    for one in runs:
+        seeds.setdefault(one["form"], []).append(one["seed"])
+    assert len(set(map(tuple, seeds.values()))) == 1, f"forms with different seeds: {seeds}"
