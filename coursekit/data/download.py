@@ -217,7 +217,7 @@ def unpack(archive, place, prefix="", files=None):
         ValueError: if the archive is damaged, names a path outside of itself or holds a link, or if a file is
             missing in it or has another checksum.
     """
-    from tqdm.auto import tqdm
+    from coursekit.progress import progress_bar
 
     archive, place = Path(archive), Path(place)
     if place.exists():
@@ -229,7 +229,7 @@ def unpack(archive, place, prefix="", files=None):
     count = 0
     try:
         with _members(archive) as members:
-            for name, opened in tqdm(
+            for name, opened in progress_bar(
                 members, f"unpacking {archive.name}", unit=" files", delay=1, leave=False
             ):
                 inside = _below(name, prefix, archive)
@@ -317,7 +317,7 @@ def _install(archive, cache):
 
 def _continue(url, part, timeout):
     """Append to `part` what it lacks; raises where the connection ends before that."""
-    from tqdm.auto import tqdm
+    from coursekit.progress import progress_bar
 
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"User-Agent": "coursekit", "Accept-Encoding": "identity"})
@@ -340,7 +340,7 @@ def _continue(url, part, timeout):
         name = part.name.removesuffix(".part")
         with (
             part.open("ab" if have else "wb") as file,
-            tqdm(desc=name, total=total, initial=have, unit="B", unit_scale=True, leave=False) as bar,
+            progress_bar(desc=name, total=total, initial=have, unit="B", unit_scale=True, leave=False) as bar,
         ):
             while chunk := response.read(1 << 18):
                 file.write(chunk)
