@@ -105,15 +105,28 @@ def _find(submitted, known, lessons, students):
     for student in present:
         if students and student not in students:
             continue
+        if not _writable(student):
+            left_out.append(f"{ascii(student)}: the name of this folder is not UTF-8; rename it and grade again")
+            continue
         for folder in sorted((submitted / student).iterdir()):
             if folder.name in known and folder.is_dir():
                 if not lessons or folder.name in lessons:
                     found.append((student, folder.name))
             elif not folder.name.startswith("."):
-                left_out.append(f"{student}/{folder.name}: no lesson of the course has this name; left out")
+                name = folder.name if _writable(folder.name) else ascii(folder.name)
+                left_out.append(f"{student}/{name}: no lesson of the course has this name; left out")
+    for note in left_out:
+        print(f"autograder: {note}", file=sys.stderr)
     if not found:
         raise GradingError(f"no hand-in in {submitted}; expected {submitted.name}/STUDENT/NN_topic/topic.ipynb")
     return found, left_out
+
+
+def _writable(name):
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _gradebook(output):

@@ -27,6 +27,7 @@ class Item:
     exercise: dict | None = None
     mistake: dict | None = None
     has_hidden: bool = False
+    parts: list = ()  # of an exercise with several check cells: (name, passed)
 
     @property
     def state(self):
@@ -81,7 +82,14 @@ def write(output, gradebook, lessons, left_out=()):
         lessons: name -> `handin.Lesson`.
         left_out: notes on what was not graded.
     """
-    marked = [_marked(path, gradebook, lessons) for path in sorted((output / "results").glob("*/*.json")) if path.stem in lessons]
+    marked, left_out = [], list(left_out)
+    for path in sorted((output / "results").glob("*/*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        lesson = lessons.get(result["lesson"])
+        if lesson is None or result["exercises"].keys() != lesson.exercises.keys():
+            left_out.append(f"{result['student']}/{result['lesson']}: graded when the lesson had other exercises; left out")
+        else:
+            marked.append(_marked(result, gradebook, lesson))
     templates = _templates()
     for one in marked:
         page = output / one.page
@@ -108,11 +116,9 @@ def _write(path, text):
     part.replace(path)
 
 
-def _marked(path, gradebook, lessons):
+def _marked(result, gradebook, lesson):
     from coursekit.checks import known_mistakes
 
-    result = json.loads(path.read_text(encoding="utf-8"))
-    lesson = lessons[result["lesson"]]
     notebook = gradebook.find_submission_notebook(lesson.topic, lesson.name, result["student"])
     grades = {grade.name: grade for grade in notebook.grades}
     comments = {comment.name: comment.comment or "" for comment in notebook.comments}
@@ -123,6 +129,8 @@ def _marked(path, gradebook, lessons):
         item.exercise = verdict
         item.mistake = next((one for one in known_mistakes().get(name, ()) if one["name"] == verdict["mistake"]), None)
         item.has_hidden = any(hidden for check in exercise.checks for _, hidden in check.statements())
+        if len(exercise.checks) > 1 and verdict["parts"]:
+            item.parts = [(check.grade_id, verdict["parts"][check.grade_id] is None) for check in exercise.checks]
         items.append(item)
     items += [_item(name, [grades[name]], comments) for name in lesson.written]
     return Marked(
@@ -148,7 +156,7 @@ def write_marks(path, marked, lessons):
     """
     columns = [name for lesson in sorted(lessons) for name in [*lessons[lesson].exercises, *lessons[lesson].written]]
     part = path.with_name(path.name + ".part")
-    with open(part, "w", newline="", encoding="utf-8") as file:
+    with open(part, "w", newline="", encoding="utf-8", errors="replace") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["student", "lesson", "status", "score", "max_score", "waiting", *columns, "notes"])
         for one in marked:

@@ -5,6 +5,7 @@ check cell ... `make` writes `FOLDER/submitted/STUDENT/NN_topic/topic.ipynb` and
 the points that the grader must give to each exercise and written answer; null where a person marks.
 """
 
+import ast
 import copy
 import json
 import shutil
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 from autograder.build import expand, released
+from autograder.judge import judge_source
 from autograder.lessons import ROOT, exercises_of, sources
 from autograder.mistakes import MISTAKES
 
@@ -19,11 +21,11 @@ EXPECTED = "expected.json"
 ANSWER = "The ratio of shared to covered area: it does not change with the scale of the image."
 
 
-def make(folder, root=ROOT, kinds=None):
+def make(folder, root=ROOT, lessons=None, kinds=None):
     """Write the class to `folder`, which must be new, empty, or a class made before; the expected points.
 
     Args:
-        kinds: some keys of KINDS; all unless given.
+        lessons, kinds: some names such as 01_boxes, some keys of KINDS; all unless given.
     """
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -32,6 +34,8 @@ def make(folder, root=ROOT, kinds=None):
         shutil.rmtree(folder)
     expected = {}
     for path in sources(root):
+        if lessons and path.parent.name not in lessons:
+            continue
         lesson = Lesson(path)
         for kind in kinds or KINDS:
             student = kind.replace(" ", "-")
@@ -58,6 +62,7 @@ class Lesson:
         self.exercises = exercises_of(path)
         self.release = released(expand(path))
         self.written = [id for id, meta in self._meta() if meta["solution"] and meta["grade"]]
+        self._wrong = {}
         self.last = list(self.exercises)[-1]  # no other exercise of the lesson builds on it
 
     def _meta(self):
@@ -78,6 +83,15 @@ class Lesson:
         points = {name: exercise.points if name in right else 0 for name, exercise in self.exercises.items()}
         return {**points, **{name: written for name in self.written}}
 
+    def wrong(self, name):
+        """An answer that earns nothing: the first such named mistake (some keep a part's points), else None."""
+        if name not in self._wrong:
+            exercise = self.exercises[name]
+            named = (mistake.apply(exercise.reference) for mistake in MISTAKES.get(name, ()))
+            worthless = (source for source in named if judge_source(exercise, source).score == 0)
+            self._wrong[name] = next(worthless, None) or beginning_with(exercise, "return None")
+        return self._wrong[name]
+
     @property
     def all_but_last(self):
         return [name for name in self.exercises if name != self.last]
@@ -87,17 +101,8 @@ def find(notebook, grade_id):
     return next(cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == grade_id)
 
 
-def wrong(exercise):
-    """A wrong answer: the first named mistake, else one that returns None."""
-    if MISTAKES.get(exercise.name):
-        return MISTAKES[exercise.name][0].apply(exercise.reference)
-    return beginning_with(exercise, "return None")
-
-
 def beginning_with(exercise, statement):
     """The exercise's answer with `statement` at the start of its body (of each method's, in a class)."""
-    import ast
-
     tree = ast.parse(exercise.reference)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
@@ -110,7 +115,7 @@ def all_right(lesson):
 
 
 def all_wrong(lesson):
-    answers = {name: wrong(exercise) for name, exercise in lesson.exercises.items()}
+    answers = {name: lesson.wrong(name) for name in lesson.exercises}
     return lesson.answered(**answers), lesson.points([])
 
 
@@ -118,7 +123,7 @@ def half_right(lesson):
     """The first half right: a later exercise may build on an earlier one, not the other way round."""
     names = list(lesson.exercises)
     right = names[: (len(names) + 1) // 2]
-    answers = {name: wrong(lesson.exercises[name]) for name in names if name not in right}
+    answers = {name: lesson.wrong(name) for name in names if name not in right}
     return lesson.answered(**answers), lesson.points(right)
 
 
@@ -142,13 +147,13 @@ def kernel_killed(lesson):
 
 
 def deleted_check_cell(lesson):
-    notebook = lesson.answered(**{lesson.last: wrong(lesson.exercises[lesson.last])})
+    notebook = lesson.answered(**{lesson.last: lesson.wrong(lesson.last)})
     notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade_id") != f"test_{lesson.last}"]
     return notebook, lesson.points(lesson.all_but_last)
 
 
 def edited_check_cell(lesson):
-    notebook = lesson.answered(**{lesson.last: wrong(lesson.exercises[lesson.last])})
+    notebook = lesson.answered(**{lesson.last: lesson.wrong(lesson.last)})
     find(notebook, f"test_{lesson.last}").source = "passed()"
     return notebook, lesson.points(lesson.all_but_last)
 
