@@ -12,6 +12,7 @@ build all 9,648 of the slides' SSD, in four functions of a few lines.
 """
 
 # %% setup=true
+import dataclasses
 import math
 
 import torch
@@ -19,6 +20,7 @@ import torch
 from coursekit import plot
 from coursekit.checks import check, passed, raises, same, untouched
 from coursekit.data import scenes
+from coursekit.data.scenes import DIFFICULTIES
 from coursekit.earlier import earlier
 
 box_iou = earlier("box_iou")
@@ -31,8 +33,8 @@ has six like these.
 
 # %%
 WIDTH, HEIGHT = 640, 480
-data = scenes("val", 8, size=(WIDTH, HEIGHT))
-photo = data.images[3].cpu()
+plain = dataclasses.replace(DIFFICULTIES["easy"], noise=0.0, clouds=0.0)
+photo = scenes("val", 8, size=(WIDTH, HEIGHT), difficulty=plain).images[6].cpu()
 
 centre = torch.tensor([320, 180])
 sizes = torch.tensor([[128, 120], [181, 85], [222, 69], [91, 170], [74, 208], [165, 170]])
@@ -56,13 +58,13 @@ Elsewhere you will meet others. SSD's paper writes a box `(cx, cy, w, h)` in fra
 An **offset** is what has to be added to the anchor to get the box. Take an image of $w × h$ = 640×480 and the object
 $(x_{min}, y_{min}, x_{max}, y_{max})$ = (230, 60, 300, 200). The slides try three anchors for it:
 
-| anchor | offset of the first corner | offset of the second corner |
-| --- | --- | --- |
-| the whole image | $(x_{min},\ y_{min})$ | $(x_{max} - w,\ y_{max} - h)$ |
-| the left one of 2×1 | $(x_{min},\ y_{min})$ | $(x_{max} - \frac{w}{2},\ y_{max} - h)$ |
-| the upper middle one of 3×2 | $(x_{min} - \frac{w}{3},\ y_{min})$ | $(x_{max} - \frac{2w}{3},\ y_{max} - \frac{h}{2})$ |
+| anchor | its size | offset of the first corner | offset of the second corner |
+| --- | --- | --- | --- |
+| the whole image | $(w,\ h)$ | $(x_{min},\ y_{min})$ | $(x_{max} - w,\ y_{max} - h)$ |
+| the left one of 2×1 | $(\frac{w}{2},\ h)$ | $(x_{min},\ y_{min})$ | $(x_{max} - \frac{w}{2},\ y_{max} - h)$ |
+| the upper middle one of 3×2 | $(\frac{w}{3},\ \frac{h}{2})$ | $(x_{min} - \frac{w}{3},\ y_{min})$ | $(x_{max} - \frac{2w}{3},\ y_{max} - \frac{h}{2})$ |
 
-The arrows go from the anchor's corners to the object's. Look at how they shrink.
+The anchor is dashed. The arrows go from its corners to the object's. Look at how they shrink.
 """
 
 # %%
@@ -72,12 +74,12 @@ rows = []
 with plot.figure("The same object three times, with an anchor that covers the image, half of it, a sixth of it. The arrows from the anchor's corners to the object's get shorter.", width=9, height=2.8, columns=3) as axes:
     for ax, (name, (columns, lines, anchor)) in zip(axes, tries.items()):
         plot.show_grid(columns, lines, (640, 480), role="negative", ax=ax)
-        plot.show_boxes(torch.tensor([anchor]), "anchor", ax=ax)
+        plot.show_boxes(torch.tensor([anchor]), "forced", ax=ax)
         plot.show_boxes(objects, "truth", ax=ax)
         for corner in ((0, 1), (2, 3)):
             start, end = ([box[i] for i in corner] for box in (anchor, objects[0].tolist()))
             ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": plot.ROLES["prediction"].color, "lw": 1.8})
-        ax.set_title(name)
+        ax.set(title=name, xlim=(-25, 665), ylim=(505, -25))
         offset = (objects[0] - torch.tensor(anchor)).tolist()
         rows.append([name, *offset, max(map(abs, offset))])
 plot.table(rows, ["anchor", "x1", "y1", "x2", "y2", "largest"], "Offsets in pixels", digits=1)
@@ -392,7 +394,7 @@ For the aspect ratio 1 SSD adds an anchor whose scale lies **between** this leve
 $$(w_5, h_5) = \left(w\sqrt{s_j s_{j+1}},\ h\sqrt{s_j s_{j+1}}\right)$$
 
 It is number 5 because the ratios count from 0 to 4. With scales for x and y, take the root for each. The slides leave out what
-follows the last level; we take **1.0**, the whole image. Six anchors on each of 1,608 cells:
+follows the last level; we take **1.0**, the whole image (the code for SSD300 takes 1.05). Six anchors on each of 1,608 cells:
 
 | | anchors |
 | --- | --- |
@@ -400,7 +402,7 @@ follows the last level; we take **1.0**, the whole image. Six anchors on each of
 | × 5 aspect ratios | 8,040 |
 | × 6 with the extra anchor | **9,648** |
 
-(The six, not five, times 1,608 is what the slides' last total means.)
+The slides print the last total without its factor: it is 1,608 × 6.
 
 By hand, two levels on an image of 100×50 with scales (0.04, 0.04) and (0.16, 0.16). The extra scale of the first is
 $\sqrt{0.04 · 0.16}$ = 0.08, an anchor of 8×4 pixels. That of the last is $\sqrt{0.16 · 1}$ = 0.4, an anchor of 40×20.
@@ -483,7 +485,7 @@ def anchors_one_by_one(grids, scales, ratios, width, height):
 slide_grids = [(40, 30), (20, 15), (10, 8), (5, 4), (3, 2), (2, 1)]
 slide_scales = [(1 / columns, 1 / rows) for columns, rows in slide_grids]
 slide_ratios = [1, 2, 3, 1 / 2, 1 / 3]
-# a tenth of a thousandth of a pixel per pixel of the image: float32 of either order of operations
+# float32 is good to some 1e-4 of a pixel here, and the order of the operations is the student's
 same(ssd_anchors(slide_grids, slide_scales, slide_ratios, (640, 480)), anchors_one_by_one(slide_grids, slide_scales, slide_ratios, 640, 480), "the 9,648 anchors of the slides, float32", atol=1e-3)
 same(ssd_anchors(slide_grids, slide_scales, slide_ratios, (300, 500)), anchors_one_by_one(slide_grids, slide_scales, slide_ratios, 300, 500), "the same grids on an image of 300 x 500", atol=1e-3)
 linear = [(s, s) for s in (0.2, 0.55, 0.9)]
@@ -513,7 +515,7 @@ with plot.figure("The six anchors of one cell on each of the six levels, over a 
         start = first + cell * per_cell
         plot.show_image(photo, ax=ax)
         plot.show_boxes(anchors[start : start + per_cell], "anchor", ax=ax)
-        ax.set(xlim=(-100, WIDTH + 260), ylim=(HEIGHT + 160, -160))
+        ax.set(xlim=(-60, 800), ylim=(600, -120))
         ax.set_title(f"{columns}×{rows}, cell {cell}: rows {start} to {start + per_cell - 1}", fontsize=9)
         first += columns * rows * per_cell
 
@@ -552,6 +554,11 @@ print("linear from 0.06: nearly every small object has one:", share["linear 0.06
 # %% [markdown]
 r"""
 Same grids, same count of 9,648, another choice of scales, and the small objects are found or lost before any training.
+
+A second look at the middle panel: why do large objects stop at 0.76? Our shapes are about as wide as high. One scale for both axes
+gives the anchor of ratio 1 the shape of the *image*, 4:3, and a square shares only 0.76 with a 4:3 box of its own area. On SSD's
+square images ratio 1 is a square. The slides' $(s_x, s_y)$ can put that right on any image.
+
 SSD's authors knew: for 300-pixel images they gave the finest level a scale of 0.1. Anchors are a guess about the data; measure
 it, as here, before you train.
 
