@@ -13,7 +13,8 @@ IOU = "    return intersection / torch.where(union > 0, union, 1)"
 RECT = 'box = [x, y, x + shape["width"], y + shape["height"]]'
 NAME = 'name = str(next(iter(attributes.values()), "")).strip()'
 TENSOR = "torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)"
-PIXELS = "coordinates here are edges, not pixel numbers: from 3 to 5 are two pixels, so nothing is added or taken off"
+PIXELS = "coordinates here are edges, not pixel numbers: from 3 to 5 are two pixels, so nothing is added "
+"or taken off"
 IN_PLACE = "the tensor that came in is changed: the caller still needs it, so make a new one"
 
 
@@ -58,7 +59,8 @@ MISTAKES = {
         ),
         Mistake(
             "half the size as centre",
-            "half the size is where the centre would be if the corner were at (0, 0); the box does not start there",
+            "half the size is where the centre would be if the corner were at (0, 0); the box does not "
+            "start there",
             centres("(x2 - x1) / 2", "(y2 - y1) / 2", "x2 - x1", "y2 - y1"),
         ),
         Mistake(
@@ -104,7 +106,12 @@ MISTAKES = {
         Mistake(
             "changes its argument",
             IN_PLACE,
-            ((CENTRES, "    boxes[:, 2:] -= boxes[:, :2]\n    boxes[:, :2] += boxes[:, 2:] / 2\n    return boxes"),),
+            (
+                (
+                    CENTRES,
+                    "    boxes[:, 2:] -= boxes[:, :2]\n    boxes[:, :2] += boxes[:, 2:] / 2\n    return boxes",
+                ),
+            ),
         ),
     ],
     "cxcywh_to_xyxy": [
@@ -176,7 +183,12 @@ MISTAKES = {
         Mistake(
             "changes its argument",
             IN_PLACE,
-            ((CORNERS, "    boxes[:, :2] -= boxes[:, 2:] / 2\n    boxes[:, 2:] += boxes[:, :2]\n    return boxes"),),
+            (
+                (
+                    CORNERS,
+                    "    boxes[:, :2] -= boxes[:, 2:] / 2\n    boxes[:, 2:] += boxes[:, :2]\n    return boxes",
+                ),
+            ),
         ),
     ],
     "box_area": [
@@ -232,7 +244,8 @@ MISTAKES = {
         ),
         Mistake(
             "at least a pixel",
-            "sides shorter than a pixel are made longer; boxes may be as small as they like, and a line has area 0",
+            "sides shorter than a pixel are made longer; boxes may be as small as they like, and a line "
+            "has area 0",
             ((AREA, "    return (x2 - x1).clamp(min=1) * (y2 - y1).clamp(min=1)"),),
         ),
         Mistake(
@@ -249,7 +262,8 @@ MISTAKES = {
     "box_iou": [
         Mistake(
             "no clamp",
-            "these are the values of IoU without clamping: the sides of a missing overlap are negative, and two "
+            "these are the values of IoU without clamping: the sides of a missing overlap are negative, "
+            "and two "
             "negative sides even have a positive product",
             ((".clamp(min=0)", ""),),
         ),
@@ -270,33 +284,56 @@ MISTAKES = {
         ),
         Mistake(
             "abs instead of clamp",
-            "a negative side is turned into a positive one, so boxes that are apart seem to share the gap between them",
+            "a negative side is turned into a positive one, so boxes that are apart seem to share the gap "
+            "between them",
             ((".clamp(min=0)", ".abs()"),),
         ),
         Mistake(
             "clip with its limits crossed",
-            "where boxes are apart the lower limit of clip is above its upper one, and clip then gives the upper one: "
+            "where boxes are apart the lower limit of clip is above its upper one, and clip then gives "
+            "the upper one: "
             "the side stays negative for some pairs",
-            ((BOTTOM_RIGHT, "    bottom_right = torch.clip(boxes1[:, None, 2:], top_left, boxes2[None, :, 2:].expand_as(top_left))"),
-             (".clamp(min=0)", "")),
+            (
+                (
+                    BOTTOM_RIGHT,
+                    "    bottom_right = torch.clip(boxes1[:, None, 2:], top_left, boxes2[None, :, "
+                    "2:].expand_as(top_left))",
+                ),
+                (".clamp(min=0)", ""),
+            ),
         ),
         Mistake(
             "enclosing box as union",
-            "the intersection is divided by the box around both; that box has corners that neither of the two covers",
-            ((UNION, "    hull = torch.maximum(boxes1[:, None, 2:], boxes2[:, 2:]) - torch.minimum(boxes1[:, None, :2], boxes2[:, :2])\n"
-              "    union = hull[..., 0] * hull[..., 1]"),),
+            "the intersection is divided by the box around both; that box has corners that neither of the "
+            "two covers",
+            (
+                (
+                    UNION,
+                    "    hull = torch.maximum(boxes1[:, None, 2:], boxes2[:, 2:]) - torch.minimum(boxes1[:, None, :2], boxes2[:, :2])\n"
+                    "    union = hull[..., 0] * hull[..., 1]",
+                ),
+            ),
         ),
         Mistake(
             "enclosing box as intersection",
-            "the box around both is taken for the one they share: which left side begins the overlap, the smaller or the larger?",
-            ((TOP_LEFT, TOP_LEFT.replace("maximum", "minimum")), (BOTTOM_RIGHT, BOTTOM_RIGHT.replace("minimum", "maximum"))),
+            "the box around both is taken for the one they share: which left side begins the overlap, the "
+            "smaller or the larger?",
+            (
+                (TOP_LEFT, TOP_LEFT.replace("maximum", "minimum")),
+                (BOTTOM_RIGHT, BOTTOM_RIGHT.replace("minimum", "maximum")),
+            ),
         ),
         Mistake(
             "one added to all sides",
             f"every side is 1 too long: {PIXELS}. It shows in small boxes and where they touch",
-            ((SIDES, "    width, height = (bottom_right - top_left + 1).clamp(min=0).unbind(2)"),
-             (UNION, "    area1, area2 = ((b[:, 2] - b[:, 0] + 1) * (b[:, 3] - b[:, 1] + 1) for b in (boxes1, boxes2))\n"
-              "    union = area1[:, None] + area2[None, :] - intersection")),
+            (
+                (SIDES, "    width, height = (bottom_right - top_left + 1).clamp(min=0).unbind(2)"),
+                (
+                    UNION,
+                    "    area1, area2 = ((b[:, 2] - b[:, 0] + 1) * (b[:, 3] - b[:, 1] + 1) for b in (boxes1, boxes2))\n"
+                    "    union = area1[:, None] + area2[None, :] - intersection",
+                ),
+            ),
         ),
         Mistake(
             "one added to the intersection",
@@ -310,22 +347,29 @@ MISTAKES = {
         ),
         Mistake(
             "Dice",
-            "these are the values of the Dice coefficient, twice the intersection over the sum of the areas; IoU divides by the union",
-            ((UNION, UNION.replace(" - intersection", "")), ("return intersection", "return 2 * intersection")),
+            "these are the values of the Dice coefficient, twice the intersection over the sum of the "
+            "areas; IoU divides by the union",
+            (
+                (UNION, UNION.replace(" - intersection", "")),
+                ("return intersection", "return 2 * intersection"),
+            ),
         ),
         Mistake(
             "share of the first box",
-            "the intersection is divided by the area of the first box alone; a small box inside of a large one is then a perfect match",
+            "the intersection is divided by the area of the first box alone; a small box inside of a "
+            "large one is then a perfect match",
             ((UNION, "    union = box_area(boxes1)[:, None].expand_as(intersection)"),),
         ),
         Mistake(
             "share of the smaller box",
-            "the intersection is divided by the smaller of the two areas; it should be divided by all that the two cover",
+            "the intersection is divided by the smaller of the two areas; it should be divided by all "
+            "that the two cover",
             ((UNION, "    union = torch.minimum(box_area(boxes1)[:, None], box_area(boxes2)[None, :])"),),
         ),
         Mistake(
             "share of the larger box",
-            "the intersection is divided by the larger of the two areas; it should be divided by all that the two cover",
+            "the intersection is divided by the larger of the two areas; it should be divided by all that "
+            "the two cover",
             ((UNION, "    union = torch.maximum(box_area(boxes1)[:, None], box_area(boxes2)[None, :])"),),
         ),
         Mistake(
@@ -335,7 +379,8 @@ MISTAKES = {
         ),
         Mistake(
             "one added to both areas",
-            "1 is added above and below the fraction to avoid 0 / 0; that changes every other value too, small boxes most",
+            "1 is added above and below the fraction to avoid 0 / 0; that changes every other value too, "
+            "small boxes most",
             ((IOU, "    return (intersection + 1) / (union + 1)"),),
         ),
         Mistake(
@@ -351,7 +396,10 @@ MISTAKES = {
         Mistake(
             "rows and columns exchanged",
             "the result is transposed: its rows belong to boxes1, its columns to boxes2",
-            (("torch.where(union > 0, union, 1)", "torch.where(union > 0, union, 1)).T"), ("return intersection", "return (intersection")),
+            (
+                ("torch.where(union > 0, union, 1)", "torch.where(union > 0, union, 1)).T"),
+                ("return intersection", "return (intersection"),
+            ),
         ),
         Mistake(
             "one total for all pairs",
@@ -371,13 +419,23 @@ MISTAKES = {
         Mistake(
             "read as (xmin, xmax, ymin, ymax)",
             "the columns are read in the order (xmin, xmax, ymin, ymax); here they are (x1, y1, x2, y2)",
-            ((TOP_LEFT, "    boxes1, boxes2 = boxes1[:, [0, 2, 1, 3]], boxes2[:, [0, 2, 1, 3]]\n" + TOP_LEFT),),
+            (
+                (
+                    TOP_LEFT,
+                    "    boxes1, boxes2 = boxes1[:, [0, 2, 1, 3]], boxes2[:, [0, 2, 1, 3]]\n" + TOP_LEFT,
+                ),
+            ),
         ),
         Mistake(
             "read as (x, y, w, h)",
             "the last two columns are read as width and height; they are the lower right corner",
-            ((TOP_LEFT, "    boxes1 = torch.cat([boxes1[:, :2], boxes1[:, :2] + boxes1[:, 2:]], 1)\n"
-              "    boxes2 = torch.cat([boxes2[:, :2], boxes2[:, :2] + boxes2[:, 2:]], 1)\n" + TOP_LEFT),),
+            (
+                (
+                    TOP_LEFT,
+                    "    boxes1 = torch.cat([boxes1[:, :2], boxes1[:, :2] + boxes1[:, 2:]], 1)\n"
+                    "    boxes2 = torch.cat([boxes2[:, :2], boxes2[:, :2] + boxes2[:, 2:]], 1)\n" + TOP_LEFT,
+                ),
+            ),
         ),
         Mistake(
             "width twice",
@@ -391,25 +449,44 @@ MISTAKES = {
         ),
         Mistake(
             "empty input fails",
-            "with no boxes on one side there is nothing to stack; the answer is a tensor with no rows or no columns",
-            ((IOU, "    return torch.stack([torch.stack([i / u if u > 0 else 0 * i for i, u in zip(*row)]) for row in zip(intersection, union)])"),),
+            "with no boxes on one side there is nothing to stack; the answer is a tensor with no rows or "
+            "no columns",
+            (
+                (
+                    IOU,
+                    "    return torch.stack([torch.stack([i / u if u > 0 else 0 * i for i, u in "
+                    "zip(*row)]) for row in zip(intersection, union)])",
+                ),
+            ),
         ),
         Mistake(
             "shape lost on empty input",
             "with no boxes on one side the shape is lost: 0 boxes against 3 is shape [0, 3]",
-            ((TOP_LEFT, "    if not len(boxes1) or not len(boxes2):\n        return torch.zeros(0)\n" + TOP_LEFT),),
+            (
+                (
+                    TOP_LEFT,
+                    "    if not len(boxes1) or not len(boxes2):\n        return torch.zeros(0)\n" + TOP_LEFT,
+                ),
+            ),
         ),
         Mistake(
             "changes its argument",
             IN_PLACE,
-            ((UNION, "    for boxes in (boxes1, boxes2):\n        boxes[:, 2:] -= boxes[:, :2]\n"
-              "    union = boxes1[:, 2:].prod(1)[:, None] + boxes2[:, 2:].prod(1)[None, :] - intersection"),),
+            (
+                (
+                    UNION,
+                    "    for boxes in (boxes1, boxes2):\n        boxes[:, 2:] -= boxes[:, :2]\n"
+                    "    union = boxes1[:, 2:].prod(1)[:, None] + boxes2[:, 2:].prod(1)[None, :] - "
+                    "intersection",
+                ),
+            ),
         ),
     ],
     "flip_boxes": [
         Mistake(
             "W - x - 1",
-            "everything is 1 too far left: W - 1 - x is for numbers of pixels, and coordinates here are edges. "
+            "everything is 1 too far left: W - 1 - x is for numbers of pixels, and coordinates here are "
+            "edges. "
             "The right border of the image, x = W, becomes 0",
             mirror("width - x2 - 1", "y1", "width - x1 - 1", "y2"),
         ),
@@ -430,7 +507,8 @@ MISTAKES = {
         ),
         Mistake(
             "the rule for centres",
-            "only the first number is mirrored; that is right for (cx, cy, w, h), but these boxes have two corners",
+            "only the first number is mirrored; that is right for (cx, cy, w, h), but these boxes have "
+            "two corners",
             mirror("width - x1", "y1", "x2", "y2"),
         ),
         Mistake(
@@ -456,7 +534,12 @@ MISTAKES = {
         Mistake(
             "overwritten before use",
             "x1 is replaced before x2 is computed from it: keep the old value, or compute both first",
-            ((MIRROR, "    boxes = boxes.clone()\n    boxes[:, 0] = width - boxes[:, 2]\n    boxes[:, 2] = width - boxes[:, 0]\n    return boxes"),),
+            (
+                (
+                    MIRROR,
+                    "    boxes = boxes.clone()\n    boxes[:, 0] = width - boxes[:, 2]\n    boxes[:, 2] = width - boxes[:, 0]\n    return boxes",
+                ),
+            ),
         ),
         Mistake(
             "numbers of a box reversed",
@@ -476,7 +559,14 @@ MISTAKES = {
         Mistake(
             "cut at the border",
             "a box over the border is cut there; a flip changes where a box is, not what it covers",
-            ((MIRROR, MIRROR.replace("width - x2", "(width - x2).clamp(0, width)").replace("width - x1", "(width - x1).clamp(0, width)")),),
+            (
+                (
+                    MIRROR,
+                    MIRROR.replace("width - x2", "(width - x2).clamp(0, width)").replace(
+                        "width - x1", "(width - x1).clamp(0, width)"
+                    ),
+                ),
+            ),
         ),
         Mistake(
             "changes its argument",
@@ -507,26 +597,44 @@ MISTAKES = {
         ),
         Mistake(
             "regions counted from 0",
-            "the regions of VIA 1 are looked up as '0', '1', '2', ...; after one was deleted, a number is missing",
-            (("regions.values() if isinstance(regions, dict) else regions:",
-              "[regions[str(i)] for i in range(len(regions))] if isinstance(regions, dict) else regions:"),),
+            "the regions of VIA 1 are looked up as '0', '1', '2', ...; after one was deleted, a number is "
+            "missing",
+            (
+                (
+                    "regions.values() if isinstance(regions, dict) else regions:",
+                    "[regions[str(i)] for i in range(len(regions))] if isinstance(regions, dict) else "
+                    "regions:",
+                ),
+            ),
         ),
         Mistake(
             "regions sorted as text",
             "the regions of VIA 1 are sorted by their keys, which are text: '10' comes before '2'",
-            (("regions.values() if isinstance(regions, dict) else regions:",
-              "[regions[key] for key in sorted(regions)] if isinstance(regions, dict) else regions:"),),
+            (
+                (
+                    "regions.values() if isinstance(regions, dict) else regions:",
+                    "[regions[key] for key in sorted(regions)] if isinstance(regions, dict) else regions:",
+                ),
+            ),
         ),
         Mistake(
             "only rectangles",
             "every region is read as a rect; a circle has cx, cy, r, and a polygon lists of its points",
-            (('elif shape["name"] == "rect":', "else:"), ('if "all_points_x" in shape:', "if False:"),
-             ("            else:  # circle", "            if False:  # circle")),
+            (
+                ('elif shape["name"] == "rect":', "else:"),
+                ('if "all_points_x" in shape:', "if False:"),
+                ("            else:  # circle", "            if False:  # circle"),
+            ),
         ),
         Mistake(
             "other shapes left out",
             "only rect regions are kept; objects drawn as circles or polygons count too",
-            (("shape, attributes = region", 'if region["shape_attributes"]["name"] != "rect":\n                continue\n            shape, attributes = region'),),
+            (
+                (
+                    "shape, attributes = region",
+                    'if region["shape_attributes"]["name"] != "rect":\n                continue\n            shape, attributes = region',
+                ),
+            ),
         ),
         Mistake(
             "width and height as second corner",
@@ -545,13 +653,19 @@ MISTAKES = {
         ),
         Mistake(
             "radius as diameter",
-            "a circle's box is half as large as it should be: from the centre it reaches the whole radius to every side",
+            "a circle's box is half as large as it should be: from the centre it reaches the whole radius "
+            "to every side",
             (('shape.get("r", 0)', 'shape.get("r", 0) / 2'),),
         ),
         Mistake(
             "circle from its centre",
             "a circle's box starts at its centre; the circle reaches to all sides of it",
-            (("box = [x - half_w, y - half_h, x + half_w, y + half_h]", "box = [x, y, x + half_w, y + half_h]"),),
+            (
+                (
+                    "box = [x - half_w, y - half_h, x + half_w, y + half_h]",
+                    "box = [x, y, x + half_w, y + half_h]",
+                ),
+            ),
         ),
         Mistake(
             "polygon from first to last point",
@@ -560,7 +674,8 @@ MISTAKES = {
         ),
         Mistake(
             "polygon's corners from single points",
-            "a polygon's corner is taken from the point with the smallest x, its y included; the smallest y may be another point's",
+            "a polygon's corner is taken from the point with the smallest x, its y included; the smallest "
+            "y may be another point's",
             (("box = [min(xs), min(ys), max(xs), max(ys)]", "box = [*min(zip(xs, ys)), *max(zip(xs, ys))]"),),
         ),
         Mistake(
@@ -581,7 +696,12 @@ MISTAKES = {
         Mistake(
             "class as a number",
             "a class that is written '0' has become a number; names stay text",
-            (("            names.append(name)", "            names.append(int(name) if name.isdigit() else name)"),),
+            (
+                (
+                    "            names.append(name)",
+                    "            names.append(int(name) if name.isdigit() else name)",
+                ),
+            ),
         ),
         Mistake(
             "'0' taken for no class",
@@ -590,32 +710,43 @@ MISTAKES = {
         ),
         Mistake(
             "nameless regions left out",
-            "a region without a class is left out in silence; the file has an error, and its author should hear of it",
-            (("raise ValueError(f\"{image['filename']}, region {len(names)}: no class name in {attributes}\")", "continue"),),
+            "a region without a class is left out in silence; the file has an error, and its author "
+            "should hear of it",
+            (
+                (
+                    "raise ValueError(f\"{image['filename']}, region {len(names)}: no class name in "
+                    "{attributes}\")",
+                    "continue",
+                ),
+            ),
         ),
         Mistake(
             "nameless regions kept",
-            "a region without a class is kept with an empty name; the file has an error, and its author should hear of it",
+            "a region without a class is kept with an empty name; the file has an error, and its author "
+            "should hear of it",
             (("if not name:", "if False:"),),
         ),
         Mistake(
             "error without the image",
-            "the error does not say in which image the region is; with a thousand images that is what one must know",
+            "the error does not say in which image the region is; with a thousand images that is what one "
+            "must know",
             (("{image['filename']}, region", "region"),),
         ),
         Mistake(
             "another kind of error",
-            "a region without a class ends in an error that says nothing about the file; raise a ValueError that does",
+            "a region without a class ends in an error that says nothing about the file; raise a "
+            "ValueError that does",
             ((NAME, "name = list(attributes.values())[0]"), ("if not name:", "if False:")),
         ),
         Mistake(
             "empty name accepted",
             "a region whose class was left empty is kept; an empty text is no class name",
-            ((NAME, 'name = next(iter(attributes.values()), None)'), ("if not name:", "if name is None:")),
+            ((NAME, "name = next(iter(attributes.values()), None)"), ("if not name:", "if name is None:")),
         ),
         Mistake(
             "images without regions left out",
-            "an image without regions is missing; a picture of nothing is an answer too, and a detector must learn it",
+            "an image without regions is missing; a picture of nothing is an answer too, and a detector "
+            "must learn it",
             (("        found[image", "        if boxes:\n            found[image"),),
         ),
         Mistake(
@@ -636,13 +767,19 @@ MISTAKES = {
         Mistake(
             "VIA's keys",
             "the keys are VIA's, a file name followed by a size in bytes; asked for is the file name",
-            (("for image in project", "for key, image in project"), (".values():\n        regions =", ".items():\n        regions ="),
-             ('found[image["filename"]]', "found[key]")),
+            (
+                ("for image in project", "for key, image in project"),
+                (".values():\n        regions =", ".items():\n        regions ="),
+                ('found[image["filename"]]', "found[key]"),
+            ),
         ),
         Mistake(
             "boxes of all images together",
             "boxes of earlier images come back in later ones: begin a new list for each image",
-            (("        boxes, names = [], []\n", ""), ("    found = {}\n", "    found, boxes, names = {}, [], []\n")),
+            (
+                ("        boxes, names = [], []\n", ""),
+                ("    found = {}\n", "    found, boxes, names = {}, [], []\n"),
+            ),
         ),
         Mistake(
             "changes its argument",

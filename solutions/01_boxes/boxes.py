@@ -2,10 +2,24 @@
 r"""
 # 1 · Boxes
 
-Coordinates, overlap, flipping and annotation files.
+In this course we build object detectors from nothing: SSD, Fast and Faster R-CNN with a feature pyramid,
+RetinaNet, FSAF and FCOS. We write every part ourselves, check it, and train it. Two tensors and one file
+format are enough to begin.
+
+This lesson builds what all the others stand on: boxes, how much two boxes overlap, boxes in a mirrored image,
+and boxes read from an annotation file. You need to know PyTorch tensors. You need to know nothing about
+detection.
+
+**Time:** about two and a half hours. Six exercises take about 95 minutes, two written questions 20, reading
+and looking the rest.
+
+**How it goes.** Write code where it says `YOUR CODE HERE`, then run the check cell below it. A check that
+fails says what it found, what it expected and where to look. When all is done, use *Restart kernel and run
+all cells* once: it must run from top to bottom.
 """
 
 # %% setup=true
+import dataclasses
 import json
 import math
 import tempfile
@@ -14,7 +28,166 @@ import torch
 
 from coursekit.checks import check, passed, raises, same, untouched
 from coursekit.data import scenes, via
-from coursekit.plot import curve, figure, show_boxes, show_image, table
+from coursekit.data.scenes import DIFFICULTIES
+from coursekit.plot import curve, figure, show_boxes, show_grid, show_image, show_points, table
+
+# %% [markdown]
+r"""
+## What we are going to build
+
+On the left is what a detector gets. On the right is what it should say. From lesson 5 on, networks of yours
+give such answers; here they come from the program that painted the scene. Look for the striped bar: there is
+no box around it.
+"""
+
+# %%
+clear = dataclasses.replace(DIFFICULTIES["easy"], noise=0.0)  # pictures without noise are small files
+data = scenes("train", 8, size=(320, 240), difficulty=clear, device="cpu")
+image, target = data[1]
+alt = "The same scene twice. On the right, boxes name a square, a triangle and a star; a striped bar has no box."
+with figure(alt, width=7.5, height=3, columns=2) as (left, right):
+    show_image(image, left)
+    show_boxes(target["boxes"], "truth", image=image, labels=target["labels"], classes=data.classes, ax=right)
+
+# %% [markdown]
+r"""
+## 1. Detection is identification and localisation
+
+**Identify:** what is it? The answer is a class, also called *class id*: soda can, dog, star. **Localise:**
+where is it? The answer is a *bounding box*, the smallest upright rectangle around the object.
+
+A picture may hold several objects, of several classes, or none. Each object gets a class and a box of its
+own, all of them at the same time. What the detector was not trained on it ignores. A detector of soda cans
+leaves the bottle beside the can alone. Ours leaves the bar alone.
+
+In code, the answer for one image is two tensors. The name of label `k` is `classes[k - 1]`; label 0 is kept
+for "no object", the *background*.
+"""
+
+# %%
+print("classes:", data.classes)
+print("labels: ", target["labels"].tolist())
+print("boxes:  ", [[round(value) for value in box] for box in target["boxes"].tolist()])
+
+# %% [markdown]
+r"""
+One class does not look one way. A detector has to know a star in bright and in dull light (*illumination*),
+stretched or partly hidden (*distortion*), and turned (*orientation*). So it needs many examples. These eight
+are all stars:
+"""
+
+# %%
+many = scenes("train", 100, device="cpu")
+found = [(i, box) for i, each in enumerate(many.targets) for box in each["boxes"][each["labels"] == 4]]
+stars = [(i, box.int().tolist()) for i, box in found if box[2] - box[0] > 30]
+alt = "Eight cut-outs of stars: turned, chequered or striped, pale or strong, some of them partly covered by other shapes."
+with figure(alt, width=7.5, height=1.1, columns=8) as axes:
+    for ax, (i, (x1, y1, x2, y2)) in zip(axes, stars):
+        show_image(many.images[i][:, y1:y2, x1:x2], ax)
+
+# %% [markdown]
+r"""
+That cut was `image[:, y1:y2, x1:x2]`. Which of the numbers is which, and why does `y` come first? We settle
+that now, once for the whole course.
+
+## 2. Coordinates
+
+The origin is the **upper left** corner of the image. `x` grows to the right, `y` grows **down**. A box is
+given by its upper left and its lower right corner, $(x_{min}, y_{min})$ and $(x_{max}, y_{max})$. We write it
+as four numbers in a row, `(x1, y1, x2, y2)`, and call that order `xyxy`.
+
+Here is a 640×480 image, and on it a soda can. Well, a red rectangle. Its box is `(400, 120, 540, 400)`.
+"""
+
+# %%
+photo = torch.full((3, 480, 640), 215, dtype=torch.uint8)  # channels, rows, columns
+photo[:, 120:400, 400:540] = torch.tensor([200, 40, 40], dtype=torch.uint8)[:, None, None]
+can = torch.tensor([[400.0, 120, 540, 400]])
+alt = "A 640 by 480 image with the origin at the upper left, x to the right, y down; the can's corners are (400, 120) and (540, 400)."
+with figure(alt, width=5, height=3.9) as ax:
+    show_boxes(can, "truth", image=photo, ax=ax)
+    for x, y, text_x in ((0, 0, 50), (400, 120, 340), (540, 400, 580)):
+        ax.text(text_x, y + 24, f"({x}, {y})", ha="center", va="center")
+    ax.set(xlabel="x (pixels)", ylabel="y (pixels)", xticks=range(0, 641, 80), yticks=range(0, 481, 80))
+
+# %% [markdown]
+r"""
+Two traps lie in that cell.
+
+**An image tensor is `[channels, rows, columns]`**, that is `[3, H, W]` and not `[3, W, H]`. A row is a `y`
+and a column is an `x`, so the pixel at `(x, y)` is `image[:, y, x]`. Image sizes, though, are said and
+written width first: 640×480.
+
+**Coordinates are edges, not numbers of pixels.** Zoom in on an image of 8×6 pixels. Pixel number 2 covers the
+stretch from 2 to 3. A box over pixels 2, 3 and 4 goes from edge 2 to edge 5 and is 5 − 2 = 3 wide. That is
+also how Python slices count: `2:5` has three elements.
+"""
+
+# %%
+alt = "A grid of 8 by 6 pixels. The box (2, 1, 5, 3) covers three columns, numbers 2, 3 and 4, and two rows, numbers 1 and 2."
+with figure(alt, width=4, height=3) as ax:
+    show_grid(8, 6, (8, 6), role="negative", ax=ax)
+    show_boxes([[2.0, 1, 5, 3]], "truth", ax=ax)
+    for row in (1, 2):
+        for column in (2, 3, 4):
+            ax.text(column + 0.5, row + 0.5, f"{column}, {row}", ha="center", va="center", fontsize=8)
+
+# %% [markdown]
+r"""
+So **no `+ 1` anywhere in this course**. Older code has `x2 - x1 + 1`, from days when coordinates were numbers
+of pixels. On a box 300 wide nobody notices; on a box 4 wide it is 25 %. Coordinates are floats, because an
+edge may lie inside a pixel: images are resized, and networks answer with real numbers.
+
+Count the red pixels of the can to see that edges and pixels agree:
+"""
+
+# %%
+red = (photo[0] == 200).sum().item()
+print("red pixels:", red, "and (540 - 400) * (400 - 120) =", (540 - 400) * (400 - 120))
+
+# %% [markdown]
+r"""
+### Other orders
+
+The corners are not the only way to write a box. Two ways matter at once: corners are handy to draw and to
+compare, centre and size are handy to predict. Others wait in papers, files and libraries. They are all just
+four numbers, and nothing warns you when you read one as the other.
+
+| who | four numbers | note |
+| --- | --- | --- |
+| **this course**, torchvision | `x1, y1, x2, y2` | called `xyxy` |
+| centre and size, `cxcywh` | `cx, cy, w, h` | FSAF (lesson 12) writes it `x, y, w, h`, with `(x, y)` the centre |
+| COCO files, rectangles of VIA | `x, y, w, h` | `(x, y)` the upper left corner: called `xywh` |
+| the slides' SSD offsets | `xmin, xmax, ymin, ymax` | lesson 3 |
+| FCOS (lesson 13) | `l, t, r, b` | distances from a point to the left, top, right, bottom side |
+| FSAF's offsets | `t, l, b, r` | likewise, in another order |
+| Pascal VOC files | `xmin, ymin, xmax, ymax` | numbers of pixels, counted from 1: take 1 off the first two |
+| TensorFlow | `y1, x1, y2, x2` | often divided by the image size |
+
+Our rule: convert at the edge. As soon as a box comes in it becomes `xyxy`, and it stays that until it leaves.
+
+From here on `N` is a number of boxes, and a tensor of boxes has shape `[N, 4]`, one box a row, with $N = 0$
+allowed: most images of the world show no soda can.
+
+### Exercise: `xyxy_to_cxcywh`
+*About 10 minutes, easy.*
+
+Turn corners into centre and size:
+
+$$(c_x, c_y) = \left(x_1 + \frac{x_2 - x_1}{2},\; y_1 + \frac{y_2 - y_1}{2}\right) \qquad (w, h) = (x_2 - x_1,\; y_2 - y_1)$$
+
+By hand, for the can: 140 wide, 280 high, so its centre is (400 + 70, 120 + 140) = (470, 260).
+
+`[N, 4]` goes in, a new `[N, 4]` comes out. The tensor that came in stays as it is: in this course no function
+changes its arguments, and what comes out has the dtype of what went in.
+
+<details><summary>Hint</summary>
+
+`x1, y1, x2, y2 = boxes.unbind(1)` gives the four columns, each of shape `[N]`. `torch.stack([...], 1)` puts
+columns side by side.
+
+</details>
+"""
 
 # %% exercise="xyxy_to_cxcywh"
 def xyxy_to_cxcywh(boxes):
@@ -33,9 +206,17 @@ def xyxy_to_cxcywh(boxes):
 
 # %% check="xyxy_to_cxcywh" points=2
 can = torch.tensor([[400.0, 120, 540, 400]])
-same(xyxy_to_cxcywh(can), [[470, 260, 140, 280]], "the can: its centre is (470, 260), it is 140 wide and 280 high")
+same(
+    xyxy_to_cxcywh(can),
+    [[470, 260, 140, 280]],
+    "the can: its centre is (470, 260), it is 140 wide and 280 high",
+)
 tile = torch.tensor([[0.0, 0, 9, 9]])
-same(xyxy_to_cxcywh(tile), [[4.5, 4.5, 9, 9]], "9 pixels from 0 to 9, half of that is 4.5: nothing is rounded, no 1 is added")
+same(
+    xyxy_to_cxcywh(tile),
+    [[4.5, 4.5, 9, 9]],
+    "9 pixels from 0 to 9, half of that is 4.5: nothing is rounded, no 1 is added",
+)
 ### BEGIN HIDDEN TESTS
 from torchvision.ops import box_convert
 
@@ -43,11 +224,47 @@ generator = torch.Generator().manual_seed(1)
 many = torch.rand(7, 4, generator=generator) * torch.tensor([300.0, 200, 90, 250])
 many[:, 2:] += many[:, :2]
 same(xyxy_to_cxcywh(many), box_convert(many, "xyxy", "cxcywh"), "seven random boxes, one a row")
-same(xyxy_to_cxcywh(many.double()), box_convert(many.double(), "xyxy", "cxcywh"), "boxes in float64 give float64")
+same(
+    xyxy_to_cxcywh(many.double()),
+    box_convert(many.double(), "xyxy", "cxcywh"),
+    "boxes in float64 give float64",
+)
 same(xyxy_to_cxcywh(torch.zeros(0, 4)), torch.zeros(0, 4), "no box in, no box out: shape [0, 4]")
-same(xyxy_to_cxcywh(torch.tensor([[-30.0, 5, -10, 5]])), [[-20.0, 5, 20, 0]], "a box left of the image, without height")
+same(
+    xyxy_to_cxcywh(torch.tensor([[-30.0, 5, -10, 5]])),
+    [[-20.0, 5, 20, 0]],
+    "a box left of the image, without height",
+)
 untouched(xyxy_to_cxcywh, many)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+And look. The marks should sit in the middle of the boxes.
+"""
+
+# %%
+centres = xyxy_to_cxcywh(target["boxes"])
+alt = "The scene with its three boxes and a mark at the centre of each."
+with figure(alt, width=4, height=3) as ax:
+    show_boxes(target["boxes"], "truth", image=image, ax=ax)
+    show_points(centres[:, :2], "positive", ax=ax)
+
+# %% [markdown]
+r"""
+### Exercise: `cxcywh_to_xyxy`
+*About 5 minutes, easy.*
+
+Go back. Half of the width lies to the left of the centre, half to the right; the same with the height. `[N,
+4]` goes in, a new `[N, 4]` comes out.
+
+<details><summary>Hint</summary>
+
+If you move the corners of a tensor one after the other, the second step sees what the first has changed.
+Compute the four columns first, then stack.
+
+</details>
+"""
 
 # %% exercise="cxcywh_to_xyxy"
 def cxcywh_to_xyxy(boxes):
@@ -66,7 +283,11 @@ def cxcywh_to_xyxy(boxes):
 
 # %% check="cxcywh_to_xyxy" points=2
 can = torch.tensor([[470.0, 260, 140, 280]])
-same(cxcywh_to_xyxy(can), [[400, 120, 540, 400]], "the can again: 70 to either side of 470, 140 above and below 260")
+same(
+    cxcywh_to_xyxy(can),
+    [[400, 120, 540, 400]],
+    "the can again: 70 to either side of 470, 140 above and below 260",
+)
 tile = torch.tensor([[4.5, 4.5, 9, 9]])
 same(cxcywh_to_xyxy(tile), [[0, 0, 9, 9]], "half of 9 is 4.5: nothing is rounded")
 ### BEGIN HIDDEN TESTS
@@ -75,11 +296,44 @@ from torchvision.ops import box_convert
 generator = torch.Generator().manual_seed(2)
 many = torch.rand(7, 4, generator=generator) * torch.tensor([300.0, 200, 90, 250])
 same(cxcywh_to_xyxy(many), box_convert(many, "cxcywh", "xyxy"), "seven random boxes, one a row")
-same(cxcywh_to_xyxy(many.double()), box_convert(many.double(), "cxcywh", "xyxy"), "boxes in float64 give float64")
+same(
+    cxcywh_to_xyxy(many.double()),
+    box_convert(many.double(), "cxcywh", "xyxy"),
+    "boxes in float64 give float64",
+)
 same(cxcywh_to_xyxy(torch.zeros(0, 4)), torch.zeros(0, 4), "no box in, no box out: shape [0, 4]")
-same(cxcywh_to_xyxy(torch.tensor([[3.0, -8, 0, 5]])), [[3.0, -10.5, 3, -5.5]], "a box above the image, without width")
+same(
+    cxcywh_to_xyxy(torch.tensor([[3.0, -8, 0, 5]])),
+    [[3.0, -10.5, 3, -5.5]],
+    "a box above the image, without width",
+)
 untouched(cxcywh_to_xyxy, many)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+There and back gives the boxes we had. That alone proves little: two functions with the same mistake undo each
+other too. So the checks above compare with numbers that you can work out on paper.
+
+With centre and size at hand, a box of half the size in the same place is one multiplication:
+"""
+
+# %%
+print("there and back:", torch.allclose(cxcywh_to_xyxy(xyxy_to_cxcywh(target["boxes"])), target["boxes"]))
+halved = cxcywh_to_xyxy(centres * torch.tensor([1, 1, 0.5, 0.5]))
+alt = "Each box again, and in its middle a dashed one of half the width and half the height."
+with figure(alt, width=4, height=3) as ax:
+    show_boxes(target["boxes"], "truth", image=image, ax=ax)
+    show_boxes(halved, "prediction", ax=ax)
+
+# %% [markdown]
+r"""
+### Exercise: `box_area`
+*About 5 minutes, easy.*
+
+Give the area of each box, width times height. `[N, 4]` goes in, `[N]` comes out. The can covers 140 · 280 =
+39,200 square pixels. A box without width or without height is a line, and has area 0.
+"""
 
 # %% exercise="box_area"
 def box_area(boxes):
@@ -112,6 +366,76 @@ same(box_area(torch.tensor([[5.0, 7, 5, 30], [-9, 4, -2, 4]])), [0, 0], "a line 
 untouched(box_area, many)
 ### END HIDDEN TESTS
 
+# %% [markdown]
+r"""
+## 3. How much do two boxes overlap?
+
+A detector says "can, here". The true box is a few pixels off. Is the answer right? We need a number for how
+well two boxes agree: 1 for the same box, 0 for boxes that have nothing in common.
+
+Draw both, and colour what they share:
+"""
+
+# %%
+pair = torch.tensor([[0.0, 0, 10, 10], [3, 3, 13, 13]])
+alt = "The boxes (0, 0, 10, 10) and (3, 3, 13, 13). They share the square from (3, 3) to (10, 10), 7 by 7."
+with figure(alt, width=3.6, height=3.4) as ax:
+    ax.fill([3, 10, 10, 3], [3, 3, 10, 10], color="0.8")
+    ax.text(6.5, 6.5, "7 × 7", ha="center", va="center")
+    show_boxes(pair[:1], "truth", labels=["A"], ax=ax)
+    show_boxes(pair[1:], "prediction", labels=["B"], ax=ax)
+    ax.set(xlim=(-1, 15), ylim=(15, -2), xlabel="x (pixels)", ylabel="y (pixels)", aspect="equal")
+
+# %% [markdown]
+r"""
+They share 7 · 7 = 49. Together they cover 100 + 100 − 49 = 151: what both cover must not be counted twice. So
+they share 49 of 151, that is **0.325**. This is **intersection over union**, IoU, also known as the *Jaccard
+index*:
+
+$$\mathrm{IoU}(A, B) = \frac{|A \cap B|}{|A \cup B|} = \frac{|A \cap B|}{|A| + |B| - |A \cap B|}$$
+
+Here $|\cdot|$ is the area. Two things make IoU useful. It does not depend on scale: draw all twice as large,
+and it stays. And it punishes both errors, a box that is too small and one that is too large.
+
+It is the ruler of the whole course. Lesson 3 uses it to say which anchor is responsible for which object,
+lesson 6 to drop repeated detections, lesson 7 to tell right from wrong (a detection counts as right from IoU
+0.5 on).
+
+**Where is the overlap?** It begins at the *larger* of the two left sides and ends at the *smaller* of the two
+right sides; the same from top to bottom. For the two boxes above: from max(0, 3) = 3 to min(10, 13) = 10.
+
+**And if there is none?** Take A from 0 to 4 and B from 6 to 8. Then max(0, 6) = 6 and min(4, 8) = 4. The
+overlap would be −2 wide. A side can be missing, but not negative. What if *both* sides come out negative, and
+we multiply them?
+
+### Exercise: `box_iou`
+*About 25 minutes, medium.*
+
+Compute the IoU of every pair: `boxes1` is `[N, 4]`, `boxes2` is `[M, 4]`, the result is `[N, M]`. Row `i`,
+column `j` belongs to `boxes1[i]` and `boxes2[j]`.
+
+- Boxes that are apart, and boxes that only touch, have IoU 0.
+- Where a box has no area the answer is 0 too, also for two such boxes. There 0 / 0 lies in wait, and gives
+  `nan`.
+- `N` or `M` may be 0: the result then has shape `[0, M]` or `[N, 0]`.
+
+Write it without a loop over boxes if you can. Later lessons compare thousands of boxes with each other; loops
+are right too, but slow.
+
+<details><summary>Hint: every pair at once</summary>
+
+`boxes1[:, None]` has shape `[N, 1, 4]` and `boxes2[None]` has shape `[1, M, 4]`. What you compute from both
+has shape `[N, M, ...]`: PyTorch repeats the sides of length 1.
+
+</details>
+
+<details><summary>Hint: the smaller, the larger, and nothing below 0</summary>
+
+`torch.maximum`, `torch.minimum` and `clamp(min=0)`. Think about what to clamp: each side, or their product?
+
+</details>
+"""
+
 # %% exercise="box_iou"
 def box_iou(boxes1, boxes2):
     """Intersection over union of every pair: how much of what two boxes cover, both cover.
@@ -121,8 +445,8 @@ def box_iou(boxes1, boxes2):
         boxes2 (Tensor[M, 4]): likewise.
 
     Returns:
-        Tensor[N, M]: in 0..1; row i, column j is for boxes1[i] and boxes2[j]. 0 for boxes that are apart or only
-            touch, and where either has no area.
+        Tensor[N, M]: in 0..1; row i, column j is for boxes1[i] and boxes2[j]. 0 for boxes that are apart
+            or only touch, and where either has no area.
     """
     ### BEGIN SOLUTION
     top_left = torch.maximum(boxes1[:, None, :2], boxes2[None, :, :2])  # [N, M, 2]
@@ -138,11 +462,21 @@ box = torch.tensor([[0.0, 0, 10, 10]])
 same(box_iou(box, torch.tensor([[3.0, 3, 13, 13]])), [[49 / 151]], "7 x 7 shared of 100 + 100 - 49")
 same(box_iou(box, box), [[1]], "a box and itself")
 same(box_iou(box, torch.tensor([[2.0, 4, 7, 8]])), [[20 / 100]], "5 x 4 inside of 10 x 10")
-two, three = torch.tensor([[0.0, 0, 4, 2], [2, 1, 6, 3]]), torch.tensor([[0.0, 0, 4, 2], [0, 1, 4, 3], [2, 0, 4, 2]])
-same(box_iou(two, three), [[1, 4 / 12, 4 / 8], [2 / 14, 4 / 12, 2 / 10]], "2 boxes against 3: a row for each of the first")
+two, three = (
+    torch.tensor([[0.0, 0, 4, 2], [2, 1, 6, 3]]),
+    torch.tensor([[0.0, 0, 4, 2], [0, 1, 4, 3], [2, 0, 4, 2]]),
+)
+same(
+    box_iou(two, three),
+    [[1, 4 / 12, 4 / 8], [2 / 14, 4 / 12, 2 / 10]],
+    "2 boxes against 3: a row for each of the first",
+)
 ### BEGIN HIDDEN TESTS
 generator = torch.Generator().manual_seed(4)
-corners, sizes = torch.rand(12, 2, generator=generator) * 60, torch.rand(12, 2, generator=generator) * torch.tensor([80.0, 40]) + 1
+corners, sizes = (
+    torch.rand(12, 2, generator=generator) * 60,
+    torch.rand(12, 2, generator=generator) * torch.tensor([80.0, 40]) + 1,
+)
 many = torch.cat([corners, corners + sizes], 1)
 seven, five = many[:7], many[7:]
 oracle = [
@@ -154,22 +488,44 @@ oracle = [
     for a in seven.tolist()
 ]
 same(box_iou(seven, five), torch.tensor(oracle), "seven random boxes against five")
-same(box_iou(seven.double(), five.double()), torch.tensor(oracle, dtype=torch.float64), "boxes in float64 give float64")
+same(
+    box_iou(seven.double(), five.double()),
+    torch.tensor(oracle, dtype=torch.float64),
+    "boxes in float64 give float64",
+)
 unit = torch.tensor([[0.0, 0, 0.5, 0.5]])
-same(box_iou(unit, unit + torch.tensor([0.25, 0, 0.25, 0])), [[1 / 3]], "boxes smaller than a pixel: half shared")
+same(
+    box_iou(unit, unit + torch.tensor([0.25, 0, 0.25, 0])),
+    [[1 / 3]],
+    "boxes smaller than a pixel: half shared",
+)
 untouched(box_iou, seven, five)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+The next check asks for the edges of the definition: boxes that are apart, that touch, that have no area, and
+no boxes at all.
+"""
 
 # %% check="box_iou" part="edges" points=2
 a, b = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[1.0, 6, 3, 8]])
 same(box_iou(a, b), [[0]], "side by side in x, apart in y: they share nothing")
-same(box_iou(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[5.0, 5, 6, 6]])), [[0]], "apart in x and in y: they share nothing")
+same(
+    box_iou(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[5.0, 5, 6, 6]])),
+    [[0]],
+    "apart in x and in y: they share nothing",
+)
 same(box_iou(a, torch.tensor([[4.0, 0, 8, 4]])), [[0]], "boxes that touch along a side share no area")
 ### BEGIN HIDDEN TESTS
 c, d = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[6.0, 1, 8, 3]])
 same(box_iou(c, d), [[0]], "side by side in y, apart in x: they share nothing")
 same(box_iou(d, c), [[0]], "apart in x, the left box second: they share nothing")
-same(box_iou(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[2.0, 1, 3, 2]])), [[0]], "a corner's height shared, apart in x")
+same(
+    box_iou(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[2.0, 1, 3, 2]])),
+    [[0]],
+    "a corner's height shared, apart in x",
+)
 same(box_iou(a, torch.tensor([[4.0, 4, 6, 9]])), [[0]], "boxes that touch at a corner share no area")
 lines = torch.tensor([[5.0, 5, 5, 5], [2, 1, 2, 3]])
 same(box_iou(lines, lines), torch.zeros(2, 2), "boxes without area: 0, not 0 / 0")
@@ -178,6 +534,111 @@ same(box_iou(torch.zeros(0, 4), torch.zeros(3, 4)), torch.zeros(0, 3), "no boxes
 same(box_iou(torch.zeros(2, 4), torch.zeros(0, 4)), torch.zeros(2, 0), "2 boxes against none")
 same(box_iou(torch.zeros(0, 4), torch.zeros(0, 4)), torch.zeros(0, 0), "none against none")
 ### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+Look at a table. Rows are the three true objects of our scene, columns are three guesses. Which guess is good,
+and for what? Compare with the picture.
+"""
+
+# %%
+guesses = target["boxes"] + torch.tensor([[6.0, 4, 6, 4], [-25, 10, -5, 30], [30, 30, 30, 30]])
+names = [data.classes[label - 1] for label in target["labels"]]
+alt = "Three true boxes, three dashed guesses: one nearly right, one too far left and too large, one beside it."
+with figure(alt, width=4, height=3) as ax:
+    show_boxes(target["boxes"], "truth", image=image, labels=names, ax=ax)
+    show_boxes(guesses, "prediction", labels=["first", "second", "third"], ax=ax)
+rows = [[name, *row] for name, row in zip(names, box_iou(target["boxes"], guesses))]
+table(rows, ["IoU", "first guess", "second guess", "third guess"], digits=2)
+
+# %% [markdown]
+r"""
+How fast does IoU fall? Slide a box of 20×20 away from its object, pixel by pixel. At a shift of 20 the boxes
+touch, and from there on IoU is 0 and stays 0: it no longer tells near from far. Remember that for lesson 12,
+where IoU becomes a loss.
+"""
+
+# %%
+shift = torch.arange(0.0, 31)
+moved = torch.tensor([[0.0, 0, 20, 20]]) + torch.stack([shift, 0 * shift, shift, 0 * shift], 1)
+alt = "IoU against the shift: 1 at 0, a third at 10 pixels, 0 from 20 pixels on. It falls fast at first."
+with figure(alt, width=4.5, height=2.8) as ax:
+    curve(shift, box_iou(moved[:1], moved)[0], "prediction", ax=ax)
+    ax.axhline(0.5, color="0.6", linewidth=1)
+    ax.text(30, 0.52, "right from here up", ha="right", fontsize=8)
+    ax.set(xlabel="shift (pixels)", ylabel="IoU", ylim=(-0.03, 1.05))
+
+# %% [markdown]
+r"""
+A shift of 10 pixels is half the width, and the boxes still share a good part: 10 · 20 = 200 of 400 + 400 −
+200 = 600, one third. For a detector that is wrong. IoU 0.5 is stricter than it sounds.
+
+### Question: `why_iou`
+*About 10 minutes, in words.*
+
+A colleague wants to score a detector by the distance, in pixels, between the centres of the predicted and the
+true box. Describe two predictions that this score ranks wrongly or cannot tell apart. Work out the IoU of
+both, with numbers. What does IoU do that the distance does not?
+"""
+
+# %% written="why_iou" points=2
+r"""
+Distance between centres does not see the size of the boxes. Let the true box be (0, 0, 20, 20). The
+prediction (5, 5, 15, 15) and the prediction (0, 0, 20, 20) have the same centre, so both have distance 0.
+Their IoUs are 100 / 400 = 0.25 and 1.
+
+Nor does it see the scale of the object. A distance of 10 pixels to the side is a lot for a box of 20×20: 200
+/ 600 = 0.33, wrong at the usual 0.5. For a box of 200×200 it is little: 190 · 200 / (2 · 40,000 − 38,000) =
+38,000 / 42,000 = 0.90.
+
+IoU compares position and size in one number, relative to the size of the boxes, between 0 and 1 for all
+objects, so that one threshold can serve for all of them.
+"""
+
+# %% [markdown]
+r"""
+## 4. Mirrored images
+
+Examples are expensive: someone has to draw every box. So we make more of those we have, by changes after
+which the picture could still be real. This is called *augmentation*. The first and most useful one is the
+horizontal flip, left becomes right. It doubles the data for nothing, and RetinaNet, FSAF and FCOS train with
+little else.
+
+The image is one line, `image.flip(-1)`: the last dimension holds the columns. But if only the image is
+flipped, every box is wrong:
+"""
+
+# %%
+mirrored = image.flip(-1)
+alt = "The mirrored scene under the boxes of the original: no box fits its object."
+with figure(alt, width=4, height=3) as ax:
+    show_boxes(target["boxes"], "truth", image=mirrored, ax=ax)
+
+# %% [markdown]
+r"""
+What was `x` pixels from the left border is now `x` pixels from the right one. An edge at $x$ goes to $W - x$,
+where $W$ is the width of the image. Heights do not change.
+
+By hand: a box from 540 to 640 at the right border of a 640 wide image goes to 0 to 100. Its left side, 540,
+becomes the *right* side, 640 − 540 = 100.
+
+You will meet $W - 1 - x$ in other code. It is right for numbers of pixels: of 8 columns, column 2 goes to
+column 5 = 8 − 1 − 2. That column covers 2 to 3 before and 5 to 6 after, and so for edges 2 ↦ 8 − 2 = 6 and 3
+↦ 8 − 3 = 5. One picture, two ways to count. Ours are edges.
+
+### Exercise: `flip_boxes`
+*About 10 minutes, easy, with one trap.*
+
+Give the boxes of the mirrored image. `boxes` is `[N, 4]`, `width` is the width of the image; a new `[N, 4]`
+comes out. The upper left corner comes first again: `x1 <= x2` in every row. Each box stays in its row,
+because its label stays there too.
+
+<details><summary>Hint</summary>
+
+Which side of the old box is the left side of the new one?
+
+</details>
+"""
 
 # %% exercise="flip_boxes"
 def flip_boxes(boxes, width):
@@ -197,7 +658,11 @@ def flip_boxes(boxes, width):
 
 # %% check="flip_boxes" points=2
 can = torch.tensor([[400.0, 120, 540, 400]])
-same(flip_boxes(can, 640), [[100, 120, 240, 400]], "the can on 640 pixels: 100 from the right border, then 100 from the left")
+same(
+    flip_boxes(can, 640),
+    [[100, 120, 240, 400]],
+    "the can on 640 pixels: 100 from the right border, then 100 from the left",
+)
 edge = torch.tensor([[540.0, 0, 640, 50]])
 same(flip_boxes(edge, 640), [[0, 0, 100, 50]], "a box at the right border is then at the left one, from 0 on")
 ### BEGIN HIDDEN TESTS
@@ -206,11 +671,149 @@ many = torch.rand(7, 4, generator=generator) * torch.tensor([60.0, 50, 40, 90])
 many[:, 2:] += many[:, :2]
 oracle = [[101 - x2, y1, 101 - x1, y2] for x1, y1, x2, y2 in many.tolist()]
 same(flip_boxes(many, 101), torch.tensor(oracle), "seven random boxes on 101 pixels")
-same(flip_boxes(many.double(), 101), torch.tensor(oracle, dtype=torch.float64), "boxes in float64 give float64")
+same(
+    flip_boxes(many.double(), 101), torch.tensor(oracle, dtype=torch.float64), "boxes in float64 give float64"
+)
 same(flip_boxes(torch.zeros(0, 4), 64), torch.zeros(0, 4), "no box in, no box out: shape [0, 4]")
-same(flip_boxes(torch.tensor([[-4.0, 1, 3, 9]]), 32.5), [[29.5, 1, 36.5, 9]], "a box over the left border, width 32.5")
+same(
+    flip_boxes(torch.tensor([[-4.0, 1, 3, 9]]), 32.5),
+    [[29.5, 1, 36.5, 9]],
+    "a box over the left border, width 32.5",
+)
 untouched(flip_boxes, many, 101)
 ### END HIDDEN TESTS
+
+# %%
+alt = "The scene and its mirror image; in both, every box fits its object."
+with figure(alt, width=7.5, height=3, columns=2) as (left, right):
+    show_boxes(target["boxes"], "truth", image=image, labels=names, ax=left)
+    show_boxes(flip_boxes(target["boxes"], 320), "truth", image=mirrored, labels=names, ax=right)
+
+# %% [markdown]
+r"""
+Seeing is good, measuring is better. Paint the can, flip the picture and the box, and count: the red pixels
+inside of the new box should be all there are.
+"""
+
+# %%
+x1, y1, x2, y2 = flip_boxes(can, 640)[0].int().tolist()
+print("the can's new box:", (x1, y1, x2, y2))
+print("red pixels inside:", (photo.flip(-1)[0, y1:y2, x1:x2] == 200).sum().item(), "of", red)
+
+# %% [markdown]
+r"""
+When we train, each image of a batch is flipped or not, as a coin decides, and its boxes with it.
+`coursekit.data` does that for whole batches. When we measure, nothing is flipped.
+
+### Question: `when_to_flip`
+*About 10 minutes, in words.*
+
+You train a detector of road signs. Among its classes are "turn left" and "turn right". A colleague switches
+on horizontal flips, and the detector gets worse. What happened? What would you do about it without giving up
+flips for the other signs? Name one kind of image for which a *vertical* flip is right, and one for which it
+is not.
+"""
+
+# %% written="when_to_flip" points=2
+r"""
+A mirrored "turn left" sign looks like "turn right", but keeps its label. Half of the examples of either class
+are then labelled as the other one, and the detector learns that the two cannot be told apart. Signs with
+writing turn into signs that do not exist.
+
+Either exchange the two labels whenever an image is flipped, as the boxes are changed with the image, or leave
+images with such signs unflipped. (With one sign of that kind in an image, all of the image stays as it is.)
+
+A vertical flip is right where up and down mean nothing: blood cells under a microscope, photographs from the
+air. It is wrong for street scenes, where no car drives on the sky.
+"""
+
+# %% [markdown]
+r"""
+## 5. Boxes from a file
+
+Somebody has to draw the boxes. The slides' example is a set of 1,000 images to train and 50 to test, all
+annotated with the [VGG Image Annotator](https://www.robots.ox.ac.uk/~vgg/software/via/), VIA for short. VIA
+is a single web page: open it, add images, draw shapes, type a class for each, save. It needs no account, and
+images stay on your machine. Use it for data of your own.
+
+A saved file is JSON. This is one image with one region, as VIA 2 exports it:
+
+```json
+{
+  "street.png9001": {
+    "filename": "street.png",
+    "size": 9001,
+    "regions": [
+      {
+        "shape_attributes": {"name": "rect", "x": 10, "y": 20, "width": 30, "height": 5},
+        "region_attributes": {"class": "car"}
+      }
+    ],
+    "file_attributes": {}
+  }
+}
+```
+
+The key is the file name followed by the file's size in bytes. We want the name alone. Every real file differs
+a little from the next:
+
+| | what you will meet |
+| --- | --- |
+| top level | an **export** is as above; a saved **project** has that object under `"_via_img_metadata"`, among settings |
+| `regions` | **VIA 2**: a list. **VIA 1**: a dict, `{"0": {...}, "1": {...}}`; numbers are missing where a region was deleted |
+| no object | `[]` or `{}`. The image belongs to the data: it shows what is *not* an object |
+| class | the region's attribute. Whoever annotates chooses its name: `"class"`, `"name"`, `"species"`. Its value is text, also when it reads `"0"` |
+| no class | no attribute at all, or an empty text: somebody forgot to click. Better to stop now than to train on it |
+
+And a region need not be a rectangle. Its box is the smallest upright rectangle around the shape:
+
+| `shape_attributes` | box |
+| --- | --- |
+| `rect`: `x, y, width, height` | `x, y` is the upper left corner |
+| `circle`: `cx, cy, r` | `r` to every side of the centre |
+| `polygon`: `all_points_x, all_points_y` | the smallest and largest of each |
+
+### Exercise: `parse_via`
+*About 40 minutes, medium: no mathematics, many cases.*
+
+Take a loaded file, a Python dict, and give a dict with an entry for each image: its file name, and a pair
+`(boxes, names)`. `boxes` is `[M, 4]`, float32, `xyxy`; `names` is a list of `M` strings; both in the order of
+the file. An image without regions has boxes of shape `[0, 4]` and an empty list. If a region has no class
+name, raise a `ValueError` whose message says in which image. For the file above the result is
+
+```python
+{"street.png": (tensor([[10., 20., 40., 25.]]), ["car"])}
+```
+
+<details><summary>Hint: where to begin</summary>
+
+Begin with the file above and a loop over `project.values()`. Run the check. Then add one row of the tables at
+a time; each check names the row it asks for.
+
+</details>
+
+<details><summary>Hint: the attribute whose name you do not know</summary>
+
+`region["region_attributes"].values()` has the value without its name.
+
+</details>
+
+<details><summary>Hint: shape [0, 4]</summary>
+
+`torch.tensor([])` has shape `[0]`. `reshape(-1, 4)` makes four columns of it.
+
+</details>
+
+<details><summary>Beyond the checks: more shapes, more attributes</summary>
+
+VIA has more shapes: `polyline` has points as a polygon has; `point` has `cx, cy` and no size; `ellipse` has
+`cx, cy, rx, ry` and in newer versions of VIA 2 an angle `theta` in radians, with which it reaches
+$\sqrt{r_x^2 \cos^2\theta + r_y^2 \sin^2\theta}$ to either side and $\sqrt{r_x^2 \sin^2\theta + r_y^2
+\cos^2\theta}$ up and down. A region may also have more than one attribute. Nobody can know then which one is
+the class; take the first. The checks ask for none of this, real files may.
+
+</details>
+"""
 
 # %% exercise="parse_via"
 def parse_via(project):
@@ -220,8 +823,8 @@ def parse_via(project):
         project (dict): what `json.load` gives, of an export or a project file, of VIA 1 or VIA 2.
 
     Returns:
-        dict: for each file name (boxes, names): boxes Tensor[M, 4] float32, xyxy, in pixels, and names, a list of M
-            strings, both in the order of the file. An image without regions has boxes [0, 4] and [].
+        dict: for each file name (boxes, names): boxes Tensor[M, 4] float32, xyxy, in pixels, and names, a list
+            of M strings, both in the order of the file. An image without regions has boxes [0, 4] and [].
 
     Raises:
         ValueError: if a region has no class name; says which image.
@@ -263,7 +866,11 @@ street = {"filename": "street.png", "size": 9001, "regions": [car], "file_attrib
 boxes_of_street = {"street.png": (torch.tensor([[10.0, 20, 40, 25]]), ["car"])}
 same(parse_via({"street.png9001": street}), boxes_of_street, "VIA 2, an export: regions is a list")
 old_street = {**street, "regions": {"0": car}}
-same(parse_via({"street.png9001": old_street}), boxes_of_street, "VIA 1: regions is a dict, its keys are '0', '1', ...")
+same(
+    parse_via({"street.png9001": old_street}),
+    boxes_of_street,
+    "VIA 1: regions is a dict, its keys are '0', '1', ...",
+)
 project = {"_via_settings": {}, "_via_img_metadata": {"street.png9001": street}, "_via_attributes": {}}
 same(parse_via(project), boxes_of_street, "a saved project: the images are one level further down")
 ### BEGIN HIDDEN TESTS
@@ -280,22 +887,44 @@ images = {
     "a.jpg-1": {"filename": "a.jpg", "size": -1, "regions": rows[4:]},
 }
 expected = {
-    name: (torch.tensor([[i, 2 * i + 0.5, 2 * i + 3, 40.5 - i] for i in numbers]).reshape(-1, 4), [str(i % 3) for i in numbers])
+    name: (
+        torch.tensor([[i, 2 * i + 0.5, 2 * i + 3, 40.5 - i] for i in numbers]).reshape(-1, 4),
+        [str(i % 3) for i in numbers],
+    )
     for name, numbers in (("b.png", range(4)), ("empty.png", ()), ("a.jpg", range(4, 11)))
 }
-same(parse_via(images), expected, "three images, one of them without regions; the classes are called '0', '1', '2'")
+same(
+    parse_via(images),
+    expected,
+    "three images, one of them without regions; the classes are called '0', '1', '2'",
+)
 one_dict = {"many.png1": {"filename": "many.png", "regions": {str(i): row for i, row in enumerate(rows)}}}
 same(
     parse_via(one_dict),
-    {"many.png": ([[i, 2 * i + 0.5, 2 * i + 3, 40.5 - i] for i in range(11)], [str(i % 3) for i in range(11)])},
+    {
+        "many.png": (
+            [[i, 2 * i + 0.5, 2 * i + 3, 40.5 - i] for i in range(11)],
+            [str(i % 3) for i in range(11)],
+        )
+    },
     "VIA 1 with eleven regions, in the order of the file",
 )
 gap = {"gap.png1": {"filename": "gap.png", "regions": {"0": rows[0], "2": rows[2]}}}
-same(parse_via(gap), {"gap.png": ([[0, 0.5, 3, 40.5], [2, 4.5, 7, 38.5]], ["0", "2"])}, "VIA 1 after region '1' was deleted")
+same(
+    parse_via(gap),
+    {"gap.png": ([[0, 0.5, 3, 40.5], [2, 4.5, 7, 38.5]], ["0", "2"])},
+    "VIA 1 after region '1' was deleted",
+)
 bare = {"_via_img_metadata": {"x.png9": {"filename": "x.png", "regions": {}}}}
-same(parse_via(bare), {"x.png": (torch.zeros(0, 4), [])}, "VIA 1, an image without regions: boxes [0, 4] and no names")
+same(
+    parse_via(bare),
+    {"x.png": (torch.zeros(0, 4), [])},
+    "VIA 1, an image without regions: boxes [0, 4] and no names",
+)
 same(parse_via({"_via_img_metadata": {}}), {}, "a project without images")
-untouched(parse_via, {"_via_img_metadata": images}, hint="the project belongs to the caller: leave it as it is")
+untouched(
+    parse_via, {"_via_img_metadata": images}, hint="the project belongs to the caller: leave it as it is"
+)
 ### END HIDDEN TESTS
 
 # %% check="parse_via" part="shapes" points=2
@@ -307,7 +936,11 @@ park = {
             "region_attributes": {"species": "oak"},
         },
         {
-            "shape_attributes": {"name": "polygon", "all_points_x": [20, 35, 5], "all_points_y": [40, 52, 60]},
+            "shape_attributes": {
+                "name": "polygon",
+                "all_points_x": [20, 35, 5],
+                "all_points_y": [40, 52, 60],
+            },
             "region_attributes": {"species": "pond"},
         },
     ],
@@ -324,15 +957,108 @@ shapes = [
 names = ["cat", "dog", "cat", "bird"]
 zoo = [{"shape_attributes": shape, "region_attributes": {"tier": name}} for shape, name in zip(shapes, names)]
 boxes = torch.tensor([[1.5, 2, 8.5, 5], [3, 11, 9, 30], [-2.5, 84, 10.5, 97], [60, 70, 62, 79]])
-same(parse_via({"z": {"filename": "zoo.jpg", "regions": zoo}}), {"zoo.jpg": (boxes, names)}, "four regions of three shapes")
+same(
+    parse_via({"z": {"filename": "zoo.jpg", "regions": zoo}}),
+    {"zoo.jpg": (boxes, names)},
+    "four regions of three shapes",
+)
 ### END HIDDEN TESTS
 
 # %% check="parse_via" part="errors" points=1
 nameless = {"shape_attributes": {"name": "circle", "cx": 5, "cy": 5, "r": 2}, "region_attributes": {}}
 lake = {"filename": "lake.png", "regions": [nameless]}
-raises(ValueError, "lake.png", parse_via, {"lake.png1": lake}, hint="a region without attributes: say in which image")
+raises(
+    ValueError,
+    "lake.png",
+    parse_via,
+    {"lake.png1": lake},
+    hint="a region without attributes: say in which image",
+)
 ### BEGIN HIDDEN TESTS
 unset = {**nameless, "region_attributes": {"class": ""}}
-harbour = {"filename": "harbour.png", "regions": {"0": {**nameless, "region_attributes": {"class": "ship"}}, "1": unset}}
-raises(ValueError, "harbour.png", parse_via, {"l1": {**lake, "regions": []}, "h1": harbour}, hint="the class of a region left empty")
+harbour = {
+    "filename": "harbour.png",
+    "regions": {"0": {**nameless, "region_attributes": {"class": "ship"}}, "1": unset},
+}
+raises(
+    ValueError,
+    "harbour.png",
+    parse_via,
+    {"l1": {**lake, "regions": []}, "h1": harbour},
+    hint="the class of a region left empty",
+)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+Now on a real file. `via.write` saves scenes as PNG images with a VIA project beside them; VIA itself opens
+it. We read it back with your function, and compare with what the scenes know of themselves.
+"""
+
+# %%
+with tempfile.TemporaryDirectory() as folder:
+    project = json.loads(via.write(data, folder).read_text(encoding="utf-8"))
+parsed = parse_via(project)
+print("images:", len(parsed), "and boxes:", sum(len(boxes) for boxes, _ in parsed.values()))
+equal = [torch.equal(boxes, each["boxes"]) for (boxes, _), each in zip(parsed.values(), data.targets)]
+print("the boxes of the scenes, to the last bit:", all(equal))
+file, (boxes, names) = list(parsed.items())[6]
+alt = "Another scene, a disk that partly hides a cross, with boxes and names read from the project file."
+with figure(alt, width=4, height=3) as ax:
+    show_boxes(boxes, "truth", image=data.images[6], labels=names, ax=ax)
+
+# %% [markdown]
+r"""
+The classes are text now, and a network wants numbers. Sort the names that occur, and count from 1, because 0
+is background.
+"""
+
+# %%
+classes = sorted({name for _, names in parsed.values() for name in names})
+labels = {file: torch.tensor([classes.index(name) + 1 for name in names]) for file, (_, names) in parsed.items()}
+print(classes)
+print(names, "->", labels[file].tolist())
+
+# %% [markdown]
+r"""
+## What we have built
+
+- `xyxy_to_cxcywh`, `cxcywh_to_xyxy`: lesson 3 predicts centres and sizes with them;
+- `box_area`, `box_iou`: used in nearly every lesson from here on;
+- `flip_boxes`: augmentation for every training run;
+- `parse_via`: the way in for images of your own.
+
+Later lessons say `box_iou = earlier("box_iou")` and get *your* function, if it passes its check.
+
+**The conventions, once more.** `xyxy` in pixels, edges, origin at the upper left, y down, no `+ 1`. Labels
+from 1, background 0. Width before height in words, rows before columns in tensors. Nothing in, nothing out:
+no boxes give an empty tensor of the right shape. No function changes its arguments, and none changes the
+dtype.
+
+**What others call it**
+
+| here | torchvision | detectron2 | mmdetection |
+| --- | --- | --- | --- |
+| `xyxy_to_cxcywh` | `ops.box_convert(…, "xyxy", "cxcywh")` | `BoxMode.convert` | `bbox_xyxy_to_cxcywh` |
+| `box_area` | `ops.box_area` | `Boxes.area` | `HorizontalBoxes.areas` |
+| `box_iou` | `ops.box_iou` | `pairwise_iou` | `bbox_overlaps` |
+| `flip_boxes` | `transforms.v2.RandomHorizontalFlip` | `HFlipTransform.apply_box` | `bbox_flip` |
+| `parse_via` | none | none | none |
+
+`coursekit.data.via.read` is our longer `parse_via`: it reads CSV too, lets you say which attribute is the
+class, and checks that the images are there. `voc.read` and `coco.read` do it for the other two common
+formats.
+
+**Further reading**
+
+- P. Jaccard, *The distribution of the flora in the alpine zone*, New Phytologist 11 (1912): the index, for
+  plants on meadows.
+- M. Everingham et al., *The Pascal Visual Object Classes (VOC) Challenge*, IJCV 88 (2010), section 4.2: IoU
+  over 0.5 makes a detection right, and why 0.5.
+- H. Rezatofighi et al., *Generalized Intersection over Union*, CVPR 2019, section 3: what IoU cannot say
+  about boxes that are apart.
+- A. Dutta and A. Zisserman, *The VIA Annotation Software for Images, Audio and Video*, ACM Multimedia 2019.
+
+**Next:** an image has infinitely many boxes. Lesson 2 lays a few thousand fixed ones over it, the *anchors*,
+and asks of each only: is there something here?
+"""

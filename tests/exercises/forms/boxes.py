@@ -15,12 +15,16 @@ def xyxy_to_cxcywh__halves(boxes):
 
 
 def xyxy_to_cxcywh__loop(boxes):
-    rows = [[x1 + 0.5 * (x2 - x1), y1 + 0.5 * (y2 - y1), x2 - x1, y2 - y1] for x1, y1, x2, y2 in boxes.tolist()]
+    rows = [
+        [x1 + 0.5 * (x2 - x1), y1 + 0.5 * (y2 - y1), x2 - x1, y2 - y1] for x1, y1, x2, y2 in boxes.tolist()
+    ]
     return torch.tensor(rows, dtype=boxes.dtype).reshape(len(boxes), 4)
 
 
 def xyxy_to_cxcywh__matrix(boxes):
-    to_centre = torch.tensor([[0.5, 0, -1, 0], [0, 0.5, 0, -1], [0.5, 0, 1, 0], [0, 0.5, 0, 1]], dtype=boxes.dtype)
+    to_centre = torch.tensor(
+        [[0.5, 0, -1, 0], [0, 0.5, 0, -1], [0.5, 0, 1, 0], [0, 0.5, 0, 1]], dtype=boxes.dtype
+    )
     return boxes @ to_centre
 
 
@@ -142,7 +146,9 @@ def parse_via__helpers(project):
         if shape["name"] == "rect":
             return [shape["x"], shape["x"] + shape["width"]], [shape["y"], shape["y"] + shape["height"]]
         if shape["name"] == "circle":
-            return [shape["cx"] + s * shape["r"] for s in (-1, 1)], [shape["cy"] + s * shape["r"] for s in (-1, 1)]
+            return [shape["cx"] + s * shape["r"] for s in (-1, 1)], [
+                shape["cy"] + s * shape["r"] for s in (-1, 1)
+            ]
         return shape["all_points_x"], shape["all_points_y"]
 
     result = {}
@@ -168,7 +174,12 @@ def parse_via__helpers(project):
 def parse_via__by_keys_of_the_shape(project):
     def box_of(shape):
         if "r" in shape:
-            return (shape["cx"] - shape["r"], shape["cy"] - shape["r"], shape["cx"] + shape["r"], shape["cy"] + shape["r"])
+            return (
+                shape["cx"] - shape["r"],
+                shape["cy"] - shape["r"],
+                shape["cx"] + shape["r"],
+                shape["cy"] + shape["r"],
+            )
         if "width" in shape:
             return (shape["x"], shape["y"], shape["x"] + shape["width"], shape["y"] + shape["height"])
         outline = numpy.array([shape["all_points_x"], shape["all_points_y"]])
@@ -179,7 +190,9 @@ def parse_via__by_keys_of_the_shape(project):
     for image in images.values():
         regions = list(image["regions"].values() if hasattr(image["regions"], "values") else image["regions"])
         try:
-            names = [next(value for value in region["region_attributes"].values() if value) for region in regions]
+            names = [
+                next(value for value in region["region_attributes"].values() if value) for region in regions
+            ]
         except StopIteration:
             raise ValueError("no class name in " + image["filename"]) from None
         boxes = numpy.array([box_of(region["shape_attributes"]) for region in regions], dtype=numpy.float32)
@@ -191,7 +204,11 @@ def parse_via__class_by_a_list_of_likely_names(project):
     found = {}
     for entry in project.get("_via_img_metadata", project).values():
         found[entry["filename"]] = rows, names = [], []
-        for region in dict(enumerate(entry["regions"])).values() if isinstance(entry["regions"], list) else entry["regions"].values():
+        for region in (
+            dict(enumerate(entry["regions"])).values()
+            if isinstance(entry["regions"], list)
+            else entry["regions"].values()
+        ):
             attributes = region["region_attributes"]
             key = next((key for key in ("class", "name", "label", "type") if key in attributes), None)
             key = key if key is not None else next(iter(attributes), None)
@@ -207,6 +224,8 @@ def parse_via__class_by_a_list_of_likely_names(project):
                 ry = shape.get("r", shape.get("ry", 0))
                 rows.append((shape["cx"] - rx, shape["cy"] - ry, shape["cx"] + rx, shape["cy"] + ry))
             else:
-                rows.append((shape["x"], shape["y"], shape["x"] + shape["width"], shape["y"] + shape["height"]))
+                rows.append(
+                    (shape["x"], shape["y"], shape["x"] + shape["width"], shape["y"] + shape["height"])
+                )
             names.append(attributes[key])
     return {file: (torch.tensor(rows).float().view(-1, 4), names) for file, (rows, names) in found.items()}
