@@ -34,12 +34,14 @@ MISTAKES = {
         ),
         Mistake(
             "no second chance",
-            "only each object's best anchor is positive here: the others above the threshold are to be positive too",
+            "only each object's best anchor is positive here: the others above the threshold are to be "
+            "positive too",
             edits=((SECOND, ""),),
         ),
         Mistake(
             "the threshold step overwrites forced anchors",
-            "a forced anchor went to the object it overlaps most; it is the one anchor its own object is sure of",
+            "a forced anchor went to the object it overlaps most; it is the one anchor its own object is "
+            "sure of",
             edits=(
                 (SECOND, ""),
                 (FORCING, FORCING + SECOND),
@@ -47,12 +49,14 @@ MISTAKES = {
         ),
         Mistake(
             "forced only above the threshold",
-            "objects whose best IoU is below the threshold have no anchor here: the first chance knows no threshold",
+            "objects whose best IoU is below the threshold have no anchor here: the first chance knows no "
+            "threshold",
             edits=(("if overlap[best] > 0:", "if overlap[best] > threshold:"),),
         ),
         Mistake(
             "the last object takes a shared anchor",
-            "two objects have the same best anchor, and the later one took it: who is served first, and what is free then?",
+            "two objects have the same best anchor, and the later one took it: who is served first, and what "
+            "is free then?",
             edits=(("            free[best] = False\n", ""),),
         ),
         Mistake(
@@ -65,14 +69,23 @@ MISTAKES = {
         ),
         Mistake(
             "the best pairs first",
-            "objects were served by their IoU, the largest first; they are to be served in the order of the rows",
-            edits=(("for index in range(objects):", "for index in iou.amax(dim=1).argsort(descending=True).tolist():"),),
+            "objects were served by their IoU, the largest first; they are to be served in the order of the "
+            "rows",
+            edits=(
+                (
+                    "for index in range(objects):",
+                    "for index in iou.amax(dim=1).argsort(descending=True).tolist():",
+                ),
+            ),
         ),
         Mistake(
             "all equal best anchors forced",
             "several anchors with the object's best IoU were forced: of equal ones only the first is",
             edits=(
-                ("            matches[best] = index\n", "            matches[overlap == overlap[best]] = index\n"),
+                (
+                    "            matches[best] = index\n",
+                    "            matches[overlap == overlap[best]] = index\n",
+                ),
                 ("            free[best] = False\n", "            free[overlap == overlap[best]] = False\n"),
             ),
         ),
@@ -93,7 +106,8 @@ MISTAKES = {
         ),
         Mistake(
             "nearly equal taken as equal",
-            "the IoUs differ in the seventh digit, and the larger one is the best: no rounding is needed here",
+            "the IoUs differ in the seventh digit, and the larger one is the best: no rounding is needed "
+            "here",
             edits=(("best = overlap.argmax()", "best = (overlap > 0.999 * overlap.max()).int().argmax()"),),
         ),
         Mistake(
@@ -108,7 +122,8 @@ MISTAKES = {
         ),
         Mistake(
             "an IoU of 0 forces",
-            "an object that overlaps no free anchor forced one all the same: look at the IoU before you force",
+            "an object that overlaps no free anchor forced one all the same: look at the IoU before you "
+            "force",
             edits=(("if overlap[best] > 0:", "if True:"),),
         ),
         Mistake(
@@ -119,7 +134,12 @@ MISTAKES = {
         Mistake(
             "objects counted from 1",
             "these are the objects' numbers plus 1: the first object is 0, and background is -1",
-            edits=(("            free[best] = False\n    return matches", "            free[best] = False\n    return matches + 1"),),
+            edits=(
+                (
+                    "            free[best] = False\n    return matches",
+                    "            free[best] = False\n    return matches + 1",
+                ),
+            ),
         ),
         Mistake(
             "labels instead of indices",
@@ -138,12 +158,14 @@ MISTAKES = {
         ),
         Mistake(
             "the best of the wrong axis",
-            "the largest of each row was taken where the largest of each column is needed: one answer for each anchor",
+            "the largest of each row was taken where the largest of each column is needed: one answer for "
+            "each anchor",
             edits=(("iou.max(dim=0)", "iou.max(dim=1)"),),
         ),
         Mistake(
             "no objects, no answer",
-            "an image without objects fails here: max has nothing to choose from, and every anchor is background",
+            "an image without objects fails here: max has nothing to choose from, and every anchor is "
+            "background",
             edits=(("if objects == 0 or anchors == 0:", "if anchors == 0:"),),
         ),
         Mistake(
@@ -154,7 +176,12 @@ MISTAKES = {
         Mistake(
             "indices as floats",
             "these are floating-point numbers: indices of objects are whole numbers, int64",
-            edits=(("dtype=torch.int64, device=iou.device)\n    if", "dtype=iou.dtype, device=iou.device)\n    if"),),
+            edits=(
+                (
+                    "dtype=torch.int64, device=iou.device)\n    if",
+                    "dtype=iou.dtype, device=iou.device)\n    if",
+                ),
+            ),
         ),
         Mistake(
             "the caller's table is crossed out",
@@ -186,12 +213,16 @@ MISTAKES = {
         Mistake(
             "already normalised",
             "these are parts of the anchor's size; here pixels are wanted, normalising comes next",
-            edits=(("(boxes - anchors)", "((boxes - anchors) / (anchors[:, 2:] - anchors[:, :2]).repeat(1, 2))"),),
+            edits=(
+                ("(boxes - anchors)", "((boxes - anchors) / (anchors[:, 2:] - anchors[:, :2]).repeat(1, 2))"),
+            ),
         ),
         Mistake(
             "centre and size",
             "these are differences of centres and sizes: differences of corners are wanted",
-            edits=(("(boxes - anchors)[:, [0, 2, 1, 3]]", "xyxy_to_cxcywh(boxes) - xyxy_to_cxcywh(anchors)"),),
+            edits=(
+                ("(boxes - anchors)[:, [0, 2, 1, 3]]", "xyxy_to_cxcywh(boxes) - xyxy_to_cxcywh(anchors)"),
+            ),
         ),
         Mistake(
             "every box with every anchor",
@@ -207,7 +238,8 @@ MISTAKES = {
     "encode_boxes": [
         Mistake(
             "no deviation for the sizes",
-            "dw and dh are not divided by their deviation: the slides' formula leaves it out, and that is its erratum",
+            "dw and dh are not divided by their deviation: the slides' formula leaves it out, and that is "
+            "its erratum",
             edits=((ENCODED, "torch.cat((shifts / boxes.new_tensor(stds[:2]), stretches), dim=1)"),),
         ),
         Mistake(
@@ -227,7 +259,8 @@ MISTAKES = {
         ),
         Mistake(
             "divided by the squares",
-            "the offsets were divided by the squares of the deviations: 0.1 and 0.2 are deviations, whatever they are called",
+            "the offsets were divided by the squares of the deviations: 0.1 and 0.2 are deviations, whatever "
+            "they are called",
             edits=(("boxes.new_tensor(stds)", "boxes.new_tensor(stds) ** 2"),),
         ),
         Mistake(
@@ -257,7 +290,8 @@ MISTAKES = {
         ),
         Mistake(
             "difference of sizes",
-            "dw and dh are made from the difference of the sizes in parts of the anchor: twice as wide should be log 2",
+            "dw and dh are made from the difference of the sizes in parts of the anchor: twice as wide "
+            "should be log 2",
             edits=((STRETCHES, "boxes[:, 2:] / anchors[:, 2:] - 1"),),
         ),
         Mistake(
@@ -309,7 +343,12 @@ MISTAKES = {
         Mistake(
             "the anchor seen from the box",
             "boxes and anchors are exchanged: the box is described as seen from its anchor",
-            edits=(("boxes, anchors = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors)", "anchors, boxes = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors)"),),
+            edits=(
+                (
+                    "boxes, anchors = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors)",
+                    "anchors, boxes = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors)",
+                ),
+            ),
         ),
         Mistake(
             "plus 1",
@@ -366,12 +405,16 @@ MISTAKES = {
             "shifts clamped too",
             "dx and dy were clamped as well: only the sizes go through exp",
             edits=(
-                ("    deltas = deltas * deltas.new_tensor(stds)\n", "    deltas = (deltas * deltas.new_tensor(stds)).clamp(max=math.log(1000 / 16))\n"),
+                (
+                    "    deltas = deltas * deltas.new_tensor(stds)\n",
+                    "    deltas = (deltas * deltas.new_tensor(stds)).clamp(max=math.log(1000 / 16))\n",
+                ),
             ),
         ),
         Mistake(
             "clamped without the logarithm",
-            "dw and dh were clamped at 62.5, where the box is to be 62.5 times as wide: what goes into exp is a logarithm",
+            "dw and dh were clamped at 62.5, where the box is to be 62.5 times as wide: what goes into exp "
+            "is a logarithm",
             edits=((".clamp(max=math.log(1000 / 16))", ".clamp(max=1000 / 16)"),),
         ),
         Mistake(
@@ -463,18 +506,28 @@ MISTAKES = {
         Mistake(
             "centre and size returned",
             "these are centres and sizes: corners are wanted, x1, y1, x2, y2",
-            edits=(("cxcywh_to_xyxy(torch.cat((centers, sizes), dim=1))", "torch.cat((centers, sizes), dim=1)"),),
+            edits=(
+                ("cxcywh_to_xyxy(torch.cat((centers, sizes), dim=1))", "torch.cat((centers, sizes), dim=1)"),
+            ),
         ),
         Mistake(
             "the centre as a corner",
             "the box begins at its centre: go back by half its size",
-            edits=(("cxcywh_to_xyxy(torch.cat((centers, sizes), dim=1))", "torch.cat((centers, centers + sizes), dim=1)"),),
+            edits=(
+                (
+                    "cxcywh_to_xyxy(torch.cat((centers, sizes), dim=1))",
+                    "torch.cat((centers, centers + sizes), dim=1)",
+                ),
+            ),
         ),
         Mistake(
             "the whole size to each side",
             "boxes are twice as large as they should be: half the size lies on each side of the centre",
             edits=(
-                ("cxcywh_to_xyxy(torch.cat((centers, sizes), dim=1))", "torch.cat((centers - sizes, centers + sizes), dim=1)"),
+                (
+                    "cxcywh_to_xyxy(torch.cat((centers, sizes), dim=1))",
+                    "torch.cat((centers - sizes, centers + sizes), dim=1)",
+                ),
             ),
         ),
         Mistake(
@@ -486,13 +539,21 @@ MISTAKES = {
             "cut at zero",
             "boxes were cut at the image's border: decoding leaves them as they are",
             edits=(
-                ("cxcywh_to_xyxy(torch.cat((centers, sizes), dim=1))", "cxcywh_to_xyxy(torch.cat((centers, sizes), dim=1)).clamp(min=0)"),
+                (
+                    "cxcywh_to_xyxy(torch.cat((centers, sizes), dim=1))",
+                    "cxcywh_to_xyxy(torch.cat((centers, sizes), dim=1)).clamp(min=0)",
+                ),
             ),
         ),
         Mistake(
             "plus 1",
             "the anchor's sizes were taken one pixel too large: from 40 to 80 it is 40 wide",
-            edits=(("xyxy_to_cxcywh(anchors)  # [A, 4]", "xyxy_to_cxcywh(anchors) + anchors.new_tensor([0, 0, 1, 1])"),),
+            edits=(
+                (
+                    "xyxy_to_cxcywh(anchors)  # [A, 4]",
+                    "xyxy_to_cxcywh(anchors) + anchors.new_tensor([0, 0, 1, 1])",
+                ),
+            ),
         ),
         Mistake(
             "multiplied in place",
@@ -539,7 +600,12 @@ MISTAKES = {
         Mistake(
             "deltas of background",
             "background rows have deltas to some object: they are to be 0",
-            edits=((DELTAS, "    if len(boxes):\n        deltas = encode_boxes(boxes[matches.clamp(min=0)], anchors)\n"),),
+            edits=(
+                (
+                    DELTAS,
+                    "    if len(boxes):\n        deltas = encode_boxes(boxes[matches.clamp(min=0)], anchors)\n",
+                ),
+            ),
         ),
         Mistake(
             "multiplied by 0",
@@ -554,12 +620,22 @@ MISTAKES = {
         Mistake(
             "the anchor seen from the box",
             "boxes and anchors are exchanged in the deltas: the box is described as seen from its anchor",
-            edits=((DELTAS, "    deltas[positive] = encode_boxes(anchors[positive], boxes[matches[positive]])\n"),),
+            edits=(
+                (
+                    DELTAS,
+                    "    deltas[positive] = encode_boxes(anchors[positive], boxes[matches[positive]])\n",
+                ),
+            ),
         ),
         Mistake(
             "offsets in pixels",
             "these are corner offsets in pixels: the normalised ones are wanted",
-            edits=((DELTAS, "    deltas[positive] = corner_offsets(boxes[matches[positive]], anchors[positive])\n"),),
+            edits=(
+                (
+                    DELTAS,
+                    "    deltas[positive] = corner_offsets(boxes[matches[positive]], anchors[positive])\n",
+                ),
+            ),
         ),
         Mistake(
             "boxes instead of deltas",
@@ -580,8 +656,14 @@ MISTAKES = {
             "objects in the order of the anchors",
             "boxes were handed out in the order of the positive anchors: matches says which object is whose",
             edits=(
-                ("labels[matches[positive]]", "labels[torch.arange(int(positive.sum())) % max(len(labels), 1)]"),
-                ("boxes[matches[positive]]", "boxes[torch.arange(int(positive.sum())) % max(len(labels), 1)]"),
+                (
+                    "labels[matches[positive]]",
+                    "labels[torch.arange(int(positive.sum())) % max(len(labels), 1)]",
+                ),
+                (
+                    "boxes[matches[positive]]",
+                    "boxes[torch.arange(int(positive.sum())) % max(len(labels), 1)]",
+                ),
             ),
         ),
         Mistake(
@@ -596,7 +678,8 @@ MISTAKES = {
         ),
         Mistake(
             "forced on every level",
-            "anchors of each size were matched by themselves, so an object forces one of each size: match over all at once",
+            "anchors of each size were matched by themselves, so an object forces one of each size: match "
+            "over all at once",
             edits=(
                 (
                     MATCHED,

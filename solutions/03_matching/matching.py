@@ -2,9 +2,10 @@
 r"""
 # Lesson 3: matching
 
-A person annotated three objects. Lesson 2 laid 1,360 anchors over the image. A network gives an answer at *every* one of
-them, so in training every one needs the right answer: "nothing here", or "a star, and its box lies a little to the
-left of me". Nobody annotates 1,360 anchors. In this lesson we compute their answers from the few boxes.
+A person annotated three objects. Lesson 2 laid 1,360 anchors over the image. A network gives an answer at
+*every* one of them, so in training every one needs the right answer: "nothing here", or "a star, and its box
+lies a little to the left of me". Nobody annotates 1,360 anchors. In this lesson we compute their answers from
+the few boxes.
 
 We write five functions:
 
@@ -18,9 +19,9 @@ We write five functions:
 
 With two written questions and the reading this takes about two hours. It needs lessons 1 and 2.
 
-**Conventions.** A box is `xyxy` = `(x1, y1, x2, y2)`, in pixels of the image the network sees, x to the right, y down.
-`M` is the number of objects in an image, `A` the number of anchors. Labels: `0` is background, objects are `1..K`.
-In a tie the smaller index wins. An image without objects is an ordinary image.
+**Conventions.** A box is `xyxy` = `(x1, y1, x2, y2)`, in pixels of the image the network sees, x to the
+right, y down. `M` is the number of objects in an image, `A` the number of anchors. Labels: `0` is background,
+objects are `1..K`. In a tie the smaller index wins. An image without objects is an ordinary image.
 """
 
 # %% setup=true tags=["nbval-ignore-output"]
@@ -40,15 +41,16 @@ ssd_anchors = earlier("ssd_anchors")
 
 # %% [markdown]
 r"""
-This is what we are going to compute. Green is what a person drew. Every other box is an anchor that gets this object to
-answer for: orange ones because they are the object's best anchor, blue ones because they cover it well enough. The 1,300
-anchors that are not drawn get "background". For this first look torchvision does the matching; later yours will.
+This is what we are going to compute. Green is what a person drew. Every other box is an anchor that gets this
+object to answer for: orange ones because they are the object's best anchor, blue ones because they cover it
+well enough. The 1,300 anchors that are not drawn get "background". For this first look torchvision does the
+matching; later yours will.
 """
 
 # %%
 from torchvision.models.detection._utils import SSDMatcher
 
-data = scenes("train", 200, device="cpu")
+data = scenes("train", 600, device="cpu")
 GRIDS = [(16, 16), (8, 8), (4, 4), (2, 2)]  # columns and rows: four levels, from fine to coarse
 SCALES = [(s, s) for s in (0.15, 0.3, 0.45, 0.6)]
 anchors = ssd_anchors(GRIDS, SCALES, [1, 2, 1 / 2], (128, 128))
@@ -64,9 +66,12 @@ def show_matches(image, boxes, matches, best, ax):
     plot.show_boxes(boxes, "truth", ax=ax)
 
 
-SHOWN = [1, 5, 8]
-alt = "Three scenes. Around each annotated shape lie one orange anchor and up to a dozen blue ones, all close to it in place and size."
-with plot.figure(alt, width=9, height=3.2, columns=3) as axes:
+SHOWN = [10, 346, 489]
+alt = (
+    "Three scenes with two or three shapes each. Around every annotated shape lies one orange anchor; "
+    "around the larger shapes lie several blue ones too, all close to the shape in place and size."
+)
+with plot.figure(alt, width=8, height=2.9, columns=3) as axes:
     for ax, index in zip(axes, SHOWN):
         boxes = data.targets[index]["boxes"]
         iou = box_iou(boxes, anchors)
@@ -80,20 +85,23 @@ We compare shapes by their IoU, the intersection over the union of lesson 1:
 
 $$\text{IoU}(B, A) = \frac{\text{area}(A \cap B)}{\text{area}(A \cup B)}$$
 
-With $M$ objects and $A$ anchors this is a table of $M$ rows and $A$ columns. The picture shows a small one that you can
-work out on paper. Anchor 2 and object 0 share 35 × 40 = 1,400 pixels; together they cover 1,800; the IoU is 0.78.
+With $M$ objects and $A$ anchors this is a table of $M$ rows and $A$ columns. The picture shows a small one
+that you can work out on paper. Anchor 2 and object 0 share 40 × 35 = 1,400 pixels; together they cover 1,800;
+the IoU is 0.78.
 """
 
 # %%
-paper_boxes = torch.tensor([[10.0, 10, 50, 50], [70, 30, 90, 60]])
-paper_anchors = torch.tensor([[0.0, 0, 20, 20], [10, 20, 50, 60], [5, 10, 45, 50], [60, 20, 100, 60], [75, 0, 95, 40]])
+paper_boxes = torch.tensor([[20.0, 20, 60, 60], [90, 40, 110, 70]])
+paper_anchors = torch.tensor(
+    [[10.0, 10, 30, 30], [20, 30, 60, 70], [20, 15, 60, 55], [80, 30, 120, 70], [95, 10, 115, 50]]
+)
 table = box_iou(paper_boxes, paper_anchors)
 alt = (
     "Left: objects 0 and 1 with five anchors around them. Right: their IoU. "
     "Row 0 is 0.05, 0.60, 0.78, 0, 0; row 1 is 0, 0, 0, 0.38, 0.12."
 )
 with plot.figure(alt, width=9, height=3, columns=2) as (left, right):
-    left.set(xlim=(-4, 104), ylim=(66, -8), aspect="equal", xlabel="x (pixels)", ylabel="y (pixels)")
+    left.set(xlim=(0, 130), ylim=(78, 0), aspect="equal", xlabel="x (pixels)", ylabel="y (pixels)")
     plot.show_boxes(paper_anchors, "anchor", labels=[f"anchor {i}" for i in range(5)], ax=left)
     plot.show_boxes(paper_boxes, "truth", labels=["object 0", "object 1"], ax=left)
     right.imshow(table, cmap="Blues", vmin=0, vmax=1.2)
@@ -108,33 +116,37 @@ r"""
 
 $$A_{j(gt)} = \underset{j}{\max}\; \text{IoU}(B_i, A_j)$$
 
-That anchor is *forced*: it answers for the object, however small the IoU is. Here object 0 gets anchor 2, and object 1
-gets anchor 3, with an IoU of only 0.38. So every object has an anchor: for $N$ objects $N$ **positive** anchors.
+That anchor is *forced*: it answers for the object, however small the IoU is. Here object 0 gets anchor 2, and
+object 1 gets anchor 3, with an IoU of only 0.38. So every object has an anchor: for $N$ objects $N$
+**positive** anchors.
 
-**Second chance.** The other anchors are looked at once more. One whose IoU with some object is *more* than a threshold,
-0.5, answers for that object too. Anchor 1 has 0.60 with object 0 and becomes positive. One object may have many anchors.
+**Second chance.** The other anchors are looked at once more. One whose IoU with some object is *more* than a
+threshold, 0.5, answers for that object too. Anchor 1 has 0.60 with object 0 and becomes positive. One object
+may have many anchors.
 
 **Everything else is negative**: background. Anchors 0 and 4 are.
 
-So the answer for this table is `[-1, 0, 0, 1, -1]`: for each anchor the number of its object, `-1` where it has none.
+So the answer for this table is `[-1, 0, 0, 1, -1]`: for each anchor the number of its object, `-1` where it
+has none.
 
 ### When objects compete
 
 Three rules settle what the slides leave open.
 
-* **A forced anchor keeps its object.** It may overlap another object even more; still it is the only anchor that its
-  object is sure to have.
-* **Two objects with the same best anchor.** Objects are served in the order of their rows. When an anchor is taken
-  already, the object gets the best one among those still *free* (not forced).
-* **An object that no anchor touches** (IoU 0 with all) forces none: nothing an anchor could learn there. For the same
-  reason we never force an anchor with IoU 0, even if all the others are taken.
+* **A forced anchor keeps its object.** It may overlap another object even more; still it is the only anchor
+  that its object is sure to have.
+* **Two objects with the same best anchor.** Objects are served in the order of their rows. When an anchor is
+  taken already, the object gets the best one among those still *free* (not forced).
+* **An object that no anchor touches** (IoU 0 with all) forces none: nothing an anchor could learn there. For
+  the same reason we never force an anchor with IoU 0, even if all the others are taken.
 
 | | anchor 0 | anchor 1 | anchor 2 |
 | --- | --- | --- | --- |
 | object 0 | **0.75** | 0.25 | 0 |
 | object 1 | 0.875 | 0 | **0.375** |
 
-Both objects like anchor 0 best. Object 0 comes first and has it. Object 1 takes anchor 2. The answer is `[0, -1, 1]`.
+Both objects like anchor 0 best. Object 0 comes first and has it. Object 1 takes anchor 2. The answer is `[0,
+-1, 1]`.
 
 ### Exercise: `match_anchors`
 
@@ -148,11 +160,13 @@ Write `match_anchors(iou, threshold=0.5)`. `iou` is a `Tensor[M, A]`; give an in
 * `M = 0`: every anchor is background. `A = 0`: an empty answer.
 
 <details><summary>Hint</summary>
-It is easier to begin with the second chance: one <code>iou.max(dim=...)</code> over all anchors, no loop. Then walk over
-the objects and overwrite. Remember in a bool tensor which anchors are still free. <code>max</code> and
-<code>argmax</code> give the first of equal values. What does <code>max</code> do when there is no row at all?
+It is easier to begin with the second chance: one <code>iou.max(dim=...)</code> over all anchors, no loop.
+Then walk over the objects and overwrite. Remember in a bool tensor which anchors are still free.
+<code>max</code> and <code>argmax</code> give the first of equal values. What does <code>max</code> do when
+there is no row at all?
 </details>
 """
+
 
 # %% exercise="match_anchors"
 def match_anchors(iou, threshold=0.5):
@@ -182,9 +196,10 @@ def match_anchors(iou, threshold=0.5):
     return matches
     ### END SOLUTION
 
+
 # %% check="match_anchors" points=2
 iou = torch.tensor([[0.05, 0.60, 0.78, 0.00, 0.00], [0.00, 0.00, 0.00, 0.38, 0.12]])
-same(match_anchors(iou), [-1, 0, 0, 1, -1], "the table above: anchors 2 and 3 are forced, anchor 1 has a second chance")
+same(match_anchors(iou), [-1, 0, 0, 1, -1], "the table above: 2 and 3 are forced, 1 has a second chance")
 untouched(match_anchors, torch.tensor([[0.5, 0.75, 0.125], [0.25, 0.625, 0.75]]))
 same(match_anchors(torch.tensor([[0.25, 0.0]])), torch.tensor([0, -1]), "indices are whole numbers, int64")
 at_threshold = torch.tensor([[0.5, 0.75, 0.625]])
@@ -198,13 +213,15 @@ same(match_anchors(torch.zeros(0, 0)), torch.zeros(0, dtype=torch.int64), "no an
 untouched_object = torch.tensor([[0.0, 0.0, 0.0], [0.25, 0.0, 0.125]])
 same(match_anchors(untouched_object), [1, -1, -1], "object 0 overlaps no anchor, so it forces none")
 same(match_anchors(torch.zeros(2, 3)), [-1, -1, -1], "no object overlaps any anchor: none is forced")
-same(match_anchors(torch.tensor([[0.25, 0.75, 0.75, 0.0]]), 0.75), [-1, 0, -1, -1], "of two equal best anchors the first")
+twins = torch.tensor([[0.25, 0.75, 0.75, 0.0]])
+same(match_anchors(twins, 0.75), [-1, 0, -1, -1], "of two equal best anchors the first")
 nearly = torch.tensor([[0.4, 0.4000001, 0.1]])
 same(match_anchors(nearly), [-1, 0, -1], "anchor 1 is better than anchor 0 by very little; that is no tie")
 high = torch.tensor([[0.5625, 0.625, 0.875, 0.9375, 0.75]])
 same(match_anchors(high, 0.75), [-1, -1, 0, 0, -1], "a threshold of 0.75")
 generator = torch.Generator().manual_seed(3)
-apart = torch.block_diag(*torch.rand(6, 1, 9, generator=generator).clamp(min=0.01))  # 6 objects, 9 anchors near each
+near = torch.rand(6, 1, 9, generator=generator).clamp(min=0.01)  # 9 anchors near each object
+apart = torch.block_diag(*near)
 rows = torch.arange(54) // 9
 expected = torch.where((apart.amax(0) > 0.5) | (apart.amax(0) == apart.amax(1)[rows]), rows, -1)
 same(match_anchors(apart), expected, "6 objects far from each other, 54 anchors, float32")
@@ -242,13 +259,21 @@ def plain_matching(iou, threshold):
 
 
 three = torch.tensor([[0.25, 0.125, 0.375, 0.0625], [0.25, 0.3125, 0.4375, 0.125], [0.125, 0.375, 0.5, 0.25]])
-same(match_anchors(three), [-1, 1, 0, 2], "three objects like anchor 2 best: each takes the best that is free, in order")
+same(
+    match_anchors(three),
+    [-1, 1, 0, 2],
+    "three objects like anchor 2 best: each takes the best free one, in order",
+)
 crowd = torch.tensor([[0.5, 0.25], [0.75, 0.125], [0.875, 0.375]])
-same(match_anchors(crowd), [0, 1], "three objects, two anchors: the third finds none free, and takes none away")
+same(
+    match_anchors(crowd), [0, 1], "three objects, two anchors: the third finds none free, and takes none away"
+)
 two_alike = torch.tensor([[0.75, 0.875, 0.0, 0.125], [0.75, 0.0, 0.875, 0.125]])
-same(match_anchors(two_alike), [0, 0, 1, -1], "anchor 0 overlaps both objects alike: it answers for the first")
+same(
+    match_anchors(two_alike), [0, 0, 1, -1], "anchor 0 overlaps both objects alike: it answers for the first"
+)
 equal_next = torch.tensor([[0.125, 0.625, 0.0, 0.0], [0.0625, 0.5, 0.25, 0.25]])
-same(match_anchors(equal_next), [-1, 0, 1, -1], "object 1 finds its best taken and two equal next ones: the first of them")
+same(match_anchors(equal_next), [-1, 0, 1, -1], "object 1 finds its best one taken, and two equal next ones")
 above = torch.tensor([[0.875, 0.0, 0.75], [0.9375, 0.8125, 0.0]])
 same(match_anchors(above), [0, 1, 0], "all above the threshold, and still in the order of the objects")
 gap = torch.tensor([[0.25, 0.0, 0.125], [0.0, 0.0, 0.0], [0.375, 0.0625, 0.0]])
@@ -268,13 +293,16 @@ same(match_anchors(coarse), plain_matching(coarse, 0.5), "7 objects, 30 anchors,
 
 # %% [markdown]
 r"""
-Your matching on three scenes, the scene with most positives in the middle. Orange anchors were forced, blue ones had a
-second chance. Small objects often have one orange anchor and no blue one.
+Your matching on the three scenes of the beginning. Orange anchors were forced, blue ones had a second chance.
+Look at the smallest objects: they have one orange anchor and hardly a blue one.
 """
 
 # %%
-alt = "Three scenes. Each shape has one orange, forced anchor; large shapes have many blue ones as well, the smallest have none."
-with plot.figure(alt, width=9, height=3.2, columns=3) as axes:
+alt = (
+    "The same three scenes. Each shape has one orange, forced anchor; "
+    "the larger shapes have several blue ones as well, the smallest have hardly any."
+)
+with plot.figure(alt, width=8, height=2.9, columns=3) as axes:
     for ax, index in zip(axes, SHOWN):
         boxes = data.targets[index]["boxes"]
         iou = box_iou(boxes, anchors)
@@ -283,18 +311,18 @@ with plot.figure(alt, width=9, height=3.2, columns=3) as axes:
 
 # %% [markdown]
 r"""
-How much does the first chance matter? We ask for each object of 200 scenes whether any anchor overlaps it by more than
-0.5, and sort the objects by size. Look at the leftmost bar.
+How much does the first chance matter? We ask for each object of 600 scenes whether any anchor overlaps it by
+more than 0.5, and sort the objects by size. Look at the leftmost bar.
 """
 
 # %%
 boxes = torch.cat([target["boxes"] for target in data.targets])
 size = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1).sqrt()
-left_out = box_iou(boxes, anchors).amax(dim=1) <= 0.5  # an object's best anchor does not depend on the other objects
+left_out = box_iou(boxes, anchors).amax(dim=1) <= 0.5
 edges = [0, 16, 24, 36, 54, 128]
 groups = [(size >= low) & (size < high) for low, high in zip(edges, edges[1:])]
 shares = [100 * left_out[group].float().mean().item() for group in groups]
-alt = "Of the objects below 16 pixels more than half overlap no anchor by more than 0.5; of the larger ones hardly any."
+alt = "Of the objects below 16 pixels more than half have no anchor above 0.5; of the larger ones hardly any."
 with plot.figure(alt, width=6, height=3) as ax:
     ax.bar(range(5), shares, color=plot.ROLES["forced"].color)
     ax.set(xticks=range(5), xticklabels=["below 16", "16 to 24", "24 to 36", "36 to 54", "above 54"])
@@ -303,9 +331,9 @@ print(f"more than half of the smallest objects have no anchor above 0.5: {shares
 
 # %% [markdown]
 r"""
-The first chance is given **once, over the anchors of all levels together**. A common mistake is to call the matching for
-each level and put the results side by side: then each object forces one anchor on every level, also on those whose
-anchors are far too large for it. Compare the numbers of positives for one small object:
+The first chance is given **once, over the anchors of all levels together**. A common mistake is to call the
+matching for each level and put the results side by side: then each object forces one anchor on every level,
+also on those whose anchors are far too large for it. Compare the numbers of positives for one small object:
 """
 
 # %%
@@ -321,28 +349,30 @@ print(*(f"{iou:.2f}" for iou in box_iou(small, anchors)[0][apart >= 0].tolist())
 r"""
 ### Question 1
 
-In two to four sentences: which objects would a detector hardly ever learn if there were only the second chance, and why
-these? What is the price of forcing an anchor whose IoU with its object is, say, 0.2?
+In two to four sentences: which objects would a detector hardly ever learn if there were only the second
+chance, and why these? What is the price of forcing an anchor whose IoU with its object is, say, 0.2?
 """
 
 # %% written="why_first_chance" points=2
 r"""
-Small objects, and objects of an unusual shape: a shift of a few pixels halves the IoU of a small box, so there may be no
-anchor above 0.5, and then the object is background everywhere. The detector is even taught not to see it. The first chance
-guarantees one positive anchor for each. The price is a poor example: the anchor covers mostly background, sees little of the
-object, and has to predict a large offset, which makes the training targets noisier.
+Small objects, and objects of an unusual shape: a shift of a few pixels halves the IoU of a small box, so
+there may be no anchor above 0.5, and then the object is background everywhere. The detector is even taught
+not to see it. The first chance guarantees one positive anchor for each. The price is a poor example: the
+anchor covers mostly background, sees little of the object, and has to predict a large offset, which makes the
+training targets noisier.
 """
 
 # %% [markdown]
 r"""
 ## How far is the object from the anchor?
 
-A positive anchor predicts two things: a **class**, $y_{cls}$ (a one-hot vector of $K + 1$ entries in the slides; we keep the
-index of its 1), and an **offset**, $y_{off}$: where the object's box lies *as seen from the anchor*. Why not the box itself?
+A positive anchor predicts two things: a **class**, $y_{cls}$ (a one-hot vector of $K + 1$ entries in the
+slides; we keep the index of its 1), and an **offset**, $y_{off}$: where the object's box lies *as seen from
+the anchor*. Why not the box itself?
 
-The slides' example is an image of 640 × 480 pixels, cut into larger and smaller anchors. Below is one soda can. The offset
-is measured from the anchor's upper left corner to the can's, and from the lower right corner to the can's. The finer the
-grid, the smaller the numbers.
+The slides' example is an image of 640 × 480 pixels, cut into larger and smaller anchors. Below is one soda
+can. The offset is measured from the anchor's upper left corner to the can's, and from the lower right corner
+to the can's. The finer the grid, the smaller the numbers.
 """
 
 # %%
@@ -352,7 +382,9 @@ cells = {
     "2 x 1 grid": [0.0, 0, 320, 480],
     "3 x 2 grid": [640 / 3, 0, 1280 / 3, 240],
 }
-alt = "A can's box and three anchors that contain it, each smaller than the one before. The largest offset falls from 340 to 127 pixels."
+alt = (
+    "A can and three anchors around it, each smaller than the last; the largest offset falls from 340 to 127."
+)
 with plot.figure(alt, width=9, height=2.9, columns=3) as axes:
     for ax, (name, cell) in zip(axes, cells.items()):
         ax.set(xlim=(-20, 660), ylim=(500, -20), aspect="equal", xlabel="x (pixels)", ylabel="y (pixels)")
@@ -367,20 +399,24 @@ The slides write the ground truth of an anchor as
 
 $$y_{gt} = (x_{bmin} - x_{amin},\; x_{bmax} - x_{amax},\; y_{bmin} - y_{amin},\; y_{bmax} - y_{amax})$$
 
-with $b$ for the box and $a$ for the anchor. **Mind the order**: both x, then both y. Our boxes are `(x1, y1, x2, y2)`.
+with $b$ for the box and $a$ for the anchor. **Mind the order**: both x, then both y. Our boxes are `(x1, y1,
+x2, y2)`.
 
-On paper: the anchor `(40, 20, 80, 60)` and the box `(44, 14, 92, 61)` give `(4, 12, -6, 1)`. The box begins 4 pixels further
-right, ends 12 pixels further right, begins 6 pixels higher and ends 1 pixel lower.
+On paper: the anchor `(40, 20, 80, 60)` and the box `(44, 14, 92, 61)` give `(4, 12, -6, 1)`. The box begins 4
+pixels further right, ends 12 pixels further right, begins 6 pixels higher and ends 1 pixel lower.
 
 ### Exercise: `corner_offsets`
 
 *About 5 minutes, easy.*
 
-Write `corner_offsets(boxes, anchors)`. Row `i` of `boxes` is the box that anchor `i` answers for; both are `Tensor[A, 4]`
-in `xyxy`. Give a `Tensor[A, 4]` in pixels, in the slides' order.
+Write `corner_offsets(boxes, anchors)`. Row `i` of `boxes` is the box that anchor `i` answers for; both are
+`Tensor[A, 4]` in `xyxy`. Give a `Tensor[A, 4]` in pixels, in the slides' order.
 
-<details><summary>Hint</summary>Subtract first, then reorder the columns. A list of column numbers is an index.</details>
+<details><summary>Hint</summary>
+Subtract first, then reorder the columns. A list of column numbers is an index.
+</details>
 """
+
 
 # %% exercise="corner_offsets"
 def corner_offsets(boxes, anchors):
@@ -397,13 +433,14 @@ def corner_offsets(boxes, anchors):
     return (boxes - anchors)[:, [0, 2, 1, 3]]
     ### END SOLUTION
 
+
 # %% check="corner_offsets" points=1
 anchor, box = torch.tensor([[40.0, 20, 80, 60]]), torch.tensor([[44.0, 14, 92, 61]])
 same(corner_offsets(box, anchor), [[4, 12, -6, 1]], "both x first, then both y")
 same(corner_offsets(anchor, anchor), [[0, 0, 0, 0]], "a box that is its anchor")
 two = torch.tensor([[225.0, 60, 300, 210], [1, 2, 30, 40]])
 cells = torch.tensor([[0.0, 0, 320, 480], [1, 1, 31, 41]])
-same(corner_offsets(two, cells), [[225, -20, 60, -270], [0, -1, 1, -1]], "row i of the boxes belongs to row i of the anchors")
+same(corner_offsets(two, cells), [[225, -20, 60, -270], [0, -1, 1, -1]], "row i of both belongs together")
 untouched(corner_offsets, torch.tensor([[44.0, 14, 92, 61]]), torch.tensor([[40.0, 20, 80, 60]]))
 ### BEGIN HIDDEN TESTS
 generator = torch.Generator().manual_seed(7)
@@ -411,8 +448,7 @@ boxes = torch.rand(9, 4, generator=generator) * torch.tensor([60.0, 40, 90, 70])
 boxes[:, 2:] += boxes[:, :2] + 1
 others = torch.rand(9, 4, generator=generator) * torch.tensor([70.0, 30, 50, 90])
 others[:, 2:] += others[:, :2] + 1
-columns = [boxes[:, 0] - others[:, 0], boxes[:, 2] - others[:, 2], boxes[:, 1] - others[:, 1], boxes[:, 3] - others[:, 3]]
-expected = torch.stack(columns, dim=1)
+expected = torch.stack([boxes[:, i] - others[:, i] for i in (0, 2, 1, 3)], dim=1)
 same(corner_offsets(boxes, others), expected, "9 random boxes and anchors, float32")
 exact = torch.stack([boxes.double()[:, i] - others.double()[:, i] for i in (0, 2, 1, 3)], dim=1)
 same(corner_offsets(boxes.double(), others.double()), exact, "9 random boxes and anchors, float64")
@@ -421,9 +457,10 @@ same(corner_offsets(torch.zeros(0, 4), torch.zeros(0, 4)), torch.zeros(0, 4), "n
 
 # %% [markdown]
 r"""
-Now with the anchors that matched in 200 scenes. Left, the coordinates a network would have to predict without anchors:
-anywhere in the image. Right, the offsets: near zero. This is the key idea of the single-shot detector: coordinates have a
-high variance, offsets a low one, and small numbers around zero are what a network learns well.
+Now with the anchors that matched in 600 scenes. Left, the coordinates a network would have to predict without
+anchors: anywhere in the image. Right, the offsets: near zero. This is the key idea of the single-shot
+detector: coordinates have a high variance, offsets a low one, and small numbers around zero are what a
+network learns well.
 """
 
 # %%
@@ -438,55 +475,63 @@ for target in data.targets:
 matched_boxes, matched_anchors, level_of = map(torch.cat, (matched_boxes, matched_anchors, level_of))
 raw = corner_offsets(matched_boxes, matched_anchors)
 
-alt = "Two histograms. Box coordinates spread evenly over the 128 pixels of the image; offsets crowd within 20 pixels around 0."
+alt = "Box coordinates spread evenly over the 128 pixels of the image; offsets crowd within 20 pixels of 0."
 with plot.figure(alt, width=8, height=3, columns=2, sharey=True) as (left, right):
     bins = torch.linspace(-64, 128, 97).tolist()
     left.hist(matched_boxes.flatten().tolist(), bins, color=plot.ROLES["truth"].color)
     left.set(xlabel="box coordinate (pixels)", ylabel="how many", title="x1, y1, x2, y2")
     right.hist(raw.flatten().tolist(), bins, color=plot.ROLES["positive"].color)
     right.set(xlabel="corner offset (pixels)", title="measured from the anchor")
-spread, offset_spread = matched_boxes.std(dim=0), raw.std(dim=0)
-print(f"offsets spread less than a quarter as far as coordinates: {bool((offset_spread < spread[[0, 2, 1, 3]] / 4).all())}")
+spread, offset_spread = matched_boxes[:, [0, 2, 1, 3]].std(dim=0), raw.std(dim=0)
+print(f"offsets spread less than a third as far as coordinates: {bool((offset_spread < spread / 3).all())}")
 
 # %% [markdown]
 r"""
 ## Normalised offsets
 
-Pixels are still not good numbers. The next picture splits the offsets by the level of their anchor: small anchors are off
-by 3 pixels, large ones by 20. An error of 10 pixels is nothing for a large object and everything for a small one, but a loss
-in pixels cannot know. So we measure in units of the anchor. First turn both boxes into centre and size,
+Pixels are still not good numbers. The next picture splits the offsets by the level of their anchor: small
+anchors are off by 3 pixels, large ones by 20. An error of 10 pixels is nothing for a large object and
+everything for a small one, but a loss in pixels cannot know. So we measure in units of the anchor. First turn
+both boxes into centre and size,
 
-$$(c_{x}, c_{y}) = \left(x_{min} + \frac{x_{max} - x_{min}}{2},\; y_{min} + \frac{y_{max} - y_{min}}{2}\right), \qquad (w, h) = (x_{max} - x_{min},\; y_{max} - y_{min})$$
+$$(c_{x}, c_{y}) = \left(x_{min} + \frac{x_{max} - x_{min}}{2},\; y_{min} + \frac{y_{max} - y_{min}}{2}\right),
+\qquad (w, h) = (x_{max} - x_{min},\; y_{max} - y_{min})$$
 
-then compare the box $b$ with the anchor $a$: the shift of the centre as a part of the anchor's size, and the logarithm of the
-ratio of sizes. The logarithm treats "twice as wide" and "half as wide" alike, $\pm 0.693$, and makes zero of "equal":
+then compare the box $b$ with the anchor $a$: the shift of the centre as a part of the anchor's size, and the
+logarithm of the ratio of sizes. The logarithm treats "twice as wide" and "half as wide" alike, $\pm 0.693$,
+and makes zero of "equal":
 
 $$y_{gt} = \left(\frac{c_{bx} - c_{ax}}{w_a},\; \frac{c_{by} - c_{ay}}{h_a},\; \log \frac{w_b}{w_a},\; \log \frac{h_b}{h_a}\right)$$
 
-Matched boxes are close to their anchors, so these numbers are small: shifts of about 0.1, logarithms of about 0.2. Dividing
-by such *standard deviations* brings all four to about 1, so each has a similar weight in the loss:
+Matched boxes are close to their anchors, so these numbers are small: shifts of about 0.1, logarithms of about
+0.2. Dividing by such *standard deviations* brings all four to about 1, so each has a similar weight in the
+loss:
 
-$$y_{gt} = \left(\frac{c_{bx} - c_{ax}}{w_a\,\sigma_x},\; \frac{c_{by} - c_{ay}}{h_a\,\sigma_y},\; \frac{1}{\sigma_w}\log \frac{w_b}{w_a},\; \frac{1}{\sigma_h}\log \frac{h_b}{h_a}\right), \qquad \sigma_x = \sigma_y = 0.1, \quad \sigma_w = \sigma_h = 0.2$$
+$$y_{gt} = \left(\frac{c_{bx} - c_{ax}}{w_a\,\sigma_x},\; \frac{c_{by} - c_{ay}}{h_a\,\sigma_y},\; \frac{1}{\sigma_w}\log \frac{w_b}{w_a},\; \frac{1}{\sigma_h}\log \frac{h_b}{h_a}\right),
+\qquad \sigma_x = \sigma_y = 0.1, \quad \sigma_w = \sigma_h = 0.2$$
 
-> **Erratum.** The slides name $\sigma_w$ and $\sigma_h$ but leave them out of the formula. The sizes are divided by 0.2 too.
+> **Erratum.** The slides name $\sigma_w$ and $\sigma_h$ but leave them out of the formula. The sizes are
+> divided by 0.2 too.
 
-On paper: the anchor `(40, 20, 80, 40)` has its centre at (60, 30) and is 40 × 20 pixels. The box `(24, 16, 104, 46)` has its
-centre at (64, 31) and is 80 × 30. The shifts are 4/40 = 0.1 and 1/20 = 0.05, the logarithms log 2 = 0.6931 and log 1.5 = 0.4055.
-Divided by the deviations: **(1, 0.5, 3.4657, 2.0273)**.
+On paper: the anchor `(40, 20, 80, 40)` has its centre at (60, 30) and is 40 × 20 pixels. The box `(24, 16,
+104, 46)` has its centre at (64, 31) and is 80 × 30. The shifts are 4/40 = 0.1 and 1/20 = 0.05, the logarithms
+log 2 = 0.6931 and log 1.5 = 0.4055. Divided by the deviations: **(1, 0.5, 3.4657, 2.0273)**.
 
 ### Exercise: `encode_boxes`
 
 *About 15 minutes, easy.*
 
-Write `encode_boxes(boxes, anchors, stds=(0.1, 0.1, 0.2, 0.2))`. Row `i` of `boxes` is the box of anchor `i`; both are
-`Tensor[A, 4]` in `xyxy`. Give a `Tensor[A, 4]` of `(dx, dy, dw, dh)`, in the dtype of the boxes. Your `xyxy_to_cxcywh` of
-lesson 1 is there.
+Write `encode_boxes(boxes, anchors, stds=(0.1, 0.1, 0.2, 0.2))`. Row `i` of `boxes` is the box of anchor `i`;
+both are `Tensor[A, 4]` in `xyxy`. Give a `Tensor[A, 4]` of `(dx, dy, dw, dh)`, in the dtype of the boxes.
+Your `xyxy_to_cxcywh` of lesson 1 is there.
 
 <details><summary>Hint</summary>
-Columns <code>[:, :2]</code> of the converted boxes are centres, columns <code>[:, 2:]</code> are sizes, so each half of the
-formula is one line. <code>boxes.new_tensor(stds)</code> has the dtype and the device of the boxes.
+Columns <code>[:, :2]</code> of the converted boxes are centres, columns <code>[:, 2:]</code> are sizes, so
+each half of the formula is one line. <code>boxes.new_tensor(stds)</code> has the dtype and the device of the
+boxes.
 </details>
 """
+
 
 # %% exercise="encode_boxes"
 def encode_boxes(boxes, anchors, stds=(0.1, 0.1, 0.2, 0.2)):
@@ -507,10 +552,16 @@ def encode_boxes(boxes, anchors, stds=(0.1, 0.1, 0.2, 0.2)):
     return torch.cat((shifts, stretches), dim=1) / boxes.new_tensor(stds)
     ### END SOLUTION
 
+
 # %% check="encode_boxes" points=2
 anchor, box = torch.tensor([[40.0, 20, 80, 40]]), torch.tensor([[24.0, 16, 104, 46]])
-same(encode_boxes(box, anchor), [[1, 0.5, 3.4657, 2.0273]], "the example above: 80 x 30 pixels seen from 40 x 20")
-same(encode_boxes(box, anchor, (1, 1, 1, 1)), [[0.1, 0.05, 0.6931, 0.4055]], "the same without deviations: 4/40, 1/20, log 2, log 1.5")
+same(
+    encode_boxes(box, anchor),
+    [[1, 0.5, 3.4657, 2.0273]],
+    "the example above: 80 x 30 pixels seen from 40 x 20",
+)
+without = encode_boxes(box, anchor, (1, 1, 1, 1))
+same(without, [[0.1, 0.05, 0.6931, 0.4055]], "the same without deviations: 4/40, 1/20, log 2, log 1.5")
 same(encode_boxes(anchor, anchor), [[0, 0, 0, 0]], "a box that is its anchor")
 untouched(encode_boxes, torch.tensor([[24.0, 16, 104, 46]]), torch.tensor([[40.0, 20, 80, 40]]))
 ### BEGIN HIDDEN TESTS
@@ -536,17 +587,26 @@ usual, odd = (0.1, 0.1, 0.2, 0.2), (0.3, 0.5, 0.7, 0.9)
 same(encode_boxes(boxes, others), plain_encoding(boxes, others, usual), "9 random boxes and anchors, float32")
 double = plain_encoding(boxes.double(), others.double(), usual)
 same(encode_boxes(boxes.double(), others.double()), double, "9 random boxes and anchors, float64")
-same(encode_boxes(boxes, others, odd), plain_encoding(boxes, others, odd), "four different deviations, as an argument")
-same(encode_boxes(torch.zeros(0, 4), torch.zeros(0, 4)), torch.zeros(0, 4), "no anchors: an answer of shape [0, 4]")
+same(
+    encode_boxes(boxes, others, odd),
+    plain_encoding(boxes, others, odd),
+    "four different deviations, as an argument",
+)
+same(
+    encode_boxes(torch.zeros(0, 4), torch.zeros(0, 4)),
+    torch.zeros(0, 4),
+    "no anchors: an answer of shape [0, 4]",
+)
 far = torch.tensor([[1000.0, 2000, 1008, 2016]])
-same(encode_boxes(far, far + torch.tensor([8.0, -4, 8, -4])), [[-10, 2.5, 0, 0]], "equal sizes, shifted by 8 of 8 and 4 of 16 pixels")
-same(encode_boxes(far, far + torch.tensor([2.0, 4, -2, -4])), [[0, 0, 3.4657, 3.4657]], "equal centres, twice as wide and high")
+moved, halved = far + torch.tensor([8.0, -4, 8, -4]), far + torch.tensor([2.0, 4, -2, -4])
+same(encode_boxes(far, moved), [[-10, 2.5, 0, 0]], "equal sizes, shifted by 8 of 8 and 4 of 16 pixels")
+same(encode_boxes(far, halved), [[0, 0, 3.4657, 3.4657]], "equal centres, twice as wide and high")
 ### END HIDDEN TESTS
 
 # %% [markdown]
 r"""
-The same matched pairs as before, one curve for each level of anchors. Left, in pixels, each level has a spread of its own.
-Right, normalised, the four curves lie on each other: one head can now serve every size.
+The same matched pairs as before, one curve for each level of anchors. Left, in pixels, each level has a
+spread of its own. Right, normalised, the four curves lie on each other: one head can now serve every size.
 """
 
 # %%
@@ -556,65 +616,79 @@ alt = (
     "Right: normalised offsets; all four curves have nearly the same shape, mostly between -3 and 3."
 )
 with plot.figure(alt, width=8.5, height=3.2, columns=2) as (left, right):
-    for level, scale in enumerate(SCALES):
-        for ax, values, reach in ((left, raw, 40), (right, deltas, 5)):
-            counts = torch.histc(values[level_of == level].flatten(), 20, -reach, reach)
-            middles = (torch.arange(20) + 0.5) / 10 * reach - reach
-            plot.curve(middles, counts / counts.sum(), level, f"{128 * scale[0]:.0f}-pixel anchors", ax)
+    for ax, values, reach in ((left, raw, 45), (right, deltas, 6)):
+        middles = torch.linspace(-reach, reach, 16)[:-1] + reach / 15  # of 15 bins
+        for level, scale in enumerate(SCALES):
+            counts = torch.histc(values[level_of == level].flatten(), 15, -reach, reach)
+            plot.curve(middles, counts / counts.sum(), level, f"{128 * scale[0]:.0f} px", ax)
+        ax.legend(frameon=False, fontsize=8, title="anchor", loc="upper left")
     left.set(xlabel="corner offset (pixels)", ylabel="share", title="raw")
     right.set(xlabel="normalised offset (no unit)", title="normalised")
-raw_spread = torch.stack([raw[level_of == level].std() for level in range(4)])
-new_spread = torch.stack([deltas[level_of == level].std() for level in range(4)])
-print(f"in pixels, the widest level spreads more than twice as far as the narrowest: {bool(raw_spread.max() > 2 * raw_spread.min())}")
-print(f"normalised, less than 1.3 times as far: {bool(new_spread.max() < 1.3 * new_spread.min())}")
-print(f"each of dx, dy, dw, dh has a standard deviation between 1 and 2: {bool(((deltas.std(0) > 1) & (deltas.std(0) < 2)).all())}")
+
+
+def widest_to_narrowest(values):
+    """Largest by smallest standard deviation of the four levels."""
+    spreads = [values[level_of == level].std().item() for level in range(4)]
+    return max(spreads) / min(spreads)
+
+
+print("spread of the widest level by that of the narrowest:")
+print(f"above 2 in pixels: {widest_to_narrowest(raw) > 2}")
+print(f"below 1.3 normalised: {widest_to_narrowest(deltas) < 1.3}")
+print(f"dx, dy, dw, dh have standard deviations from 1 to 2: {all(1 < std < 2 for std in deltas.std(0))}")
 
 # %% [markdown]
 r"""
 ### Question 2
 
-A network that predicts raw corner offsets is trained with the loss |prediction − truth|. The image has an object of 12
-pixels and one of 300 pixels. In two to four sentences: what does this loss mostly work on, and what do the division by the
-anchor's size, the logarithm and the $\sigma$ each change about it?
+A network that predicts raw corner offsets is trained with the loss |prediction − truth|. The image has an
+object of 12 pixels and one of 300 pixels. In two to four sentences: what does this loss mostly work on, and
+what do the division by the anchor's size, the logarithm and the $\sigma$ each change about it?
 """
 
 # %% written="why_offsets" points=2
 r"""
-In pixels the large object has much larger offsets, so its errors dominate the loss and the gradient, while a 5-pixel error
-that ruins the small object's box counts little. Dividing by the anchor's size measures errors relative to the object, so both
-count alike. The logarithm makes a size twice too large as bad as one half as large, and lets the network predict any real number while
-sizes stay positive. The σ scale shifts and sizes to a similar spread of about 1, so no coordinate dominates the others or is
-drowned by the classification loss.
+In pixels the large object has much larger offsets, so its errors dominate the loss and the gradient, while a
+5-pixel error that ruins the small object's box counts little. Dividing by the anchor's size measures errors
+relative to the object, so both count alike. The logarithm makes a size twice too large as bad as one half as
+large, and lets the network predict any real number while sizes stay positive. The σ scale shifts and sizes to
+a similar spread of about 1, so no coordinate dominates the others or is drowned by the classification loss.
 """
 
 # %% [markdown]
 r"""
 ## And back
 
-At test time the network gives four numbers at an anchor; we want the box. `decode_boxes` runs the formula backwards:
+At test time the network gives four numbers at an anchor; we want the box. `decode_boxes` runs the formula
+backwards:
 
-$$\begin{aligned} c_x &= c_{ax} + w_a\,\sigma_x\,d_x & \qquad w &= w_a \exp(\sigma_w d_w) \\ c_y &= c_{ay} + h_a\,\sigma_y\,d_y & h &= h_a \exp(\sigma_h d_h) \end{aligned}$$
+$$\begin{aligned}
+c_x &= c_{ax} + w_a\,\sigma_x\,d_x & \qquad w &= w_a \exp(\sigma_w d_w) \\
+c_y &= c_{ay} + h_a\,\sigma_y\,d_y & h &= h_a \exp(\sigma_h d_h)
+\end{aligned}$$
 
-One thing is new. A network at the start of its training may say $d_w = 500$, and $\exp(100)$ pixels is not a box but a
-source of `inf` and `NaN`. So $\sigma_w d_w$ and $\sigma_h d_h$ are clamped to at most $\log(1000/16) = 4.135$ before `exp`: a box
-is at most 62.5 times as wide as its anchor. (The number comes from images of 1,000 pixels and anchors of 16.) There is no clamp
-from below: a tiny box is finite.
+One thing is new. A network at the start of its training may say $d_w = 500$, and $\exp(100)$ pixels is not a
+box but a source of `inf` and `NaN`. So $\sigma_w d_w$ and $\sigma_h d_h$ are clamped to at most
+$\log(1000/16) = 4.135$ before `exp`: a box is at most 62.5 times as wide as its anchor. (The number comes
+from images of 1,000 pixels and anchors of 16.) There is no clamp from below: a tiny box is finite.
 
-On paper: the anchor `(40, 20, 80, 40)` with the deltas (1, 0.5, 3.4657, 2.0273) gives back `(24, 16, 104, 46)`. With
-$d_w = 1000$ the width is 40 · 62.5 = 2500.
+On paper: the anchor `(40, 20, 80, 40)` with the deltas (1, 0.5, 3.4657, 2.0273) gives back `(24, 16, 104,
+46)`. With $d_w = 1000$ the width is 40 · 62.5 = 2500.
 
 ### Exercise: `decode_boxes`
 
 *About 15 minutes, easy.*
 
-Write `decode_boxes(deltas, anchors, stds=(0.1, 0.1, 0.2, 0.2))`. Row `i` of `deltas` belongs to anchor `i`; both are
-`Tensor[A, 4]`. Give boxes `Tensor[A, 4]` in `xyxy`, in pixels. They may reach beyond the image.
+Write `decode_boxes(deltas, anchors, stds=(0.1, 0.1, 0.2, 0.2))`. Row `i` of `deltas` belongs to anchor `i`;
+both are `Tensor[A, 4]`. Give boxes `Tensor[A, 4]` in `xyxy`, in pixels. They may reach beyond the image.
 
 <details><summary>Hint</summary>
-Undo the steps of <code>encode_boxes</code> in reverse order: first the deviations, then shift and stretch, then the corners.
-<code>cxcywh_to_xyxy</code> of lesson 1 does the last step. Multiply by the deviation before you clamp.
+Undo the steps of <code>encode_boxes</code> in reverse order: first the deviations, then shift and stretch,
+then the corners. <code>cxcywh_to_xyxy</code> of lesson 1 does the last step. Multiply by the deviation before
+you clamp.
 </details>
 """
+
 
 # %% exercise="decode_boxes"
 def decode_boxes(deltas, anchors, stds=(0.1, 0.1, 0.2, 0.2)):
@@ -626,7 +700,7 @@ def decode_boxes(deltas, anchors, stds=(0.1, 0.1, 0.2, 0.2)):
         stds (4 floats): as `encode_boxes` divided by.
 
     Returns:
-        Tensor[A, 4]: xyxy, in pixels; at most 62.5 times as wide and high as the anchor, so finite for any dw, dh.
+        Tensor[A, 4]: xyxy, in pixels; at most 62.5 times as wide and as high as the anchor.
     """
     ### BEGIN SOLUTION
     deltas = deltas * deltas.new_tensor(stds)
@@ -636,13 +710,23 @@ def decode_boxes(deltas, anchors, stds=(0.1, 0.1, 0.2, 0.2)):
     return cxcywh_to_xyxy(torch.cat((centers, sizes), dim=1))
     ### END SOLUTION
 
+
 # %% check="decode_boxes" points=2
 anchor, delta = torch.tensor([[40.0, 20, 80, 40]]), torch.tensor([[1, 0.5, 3.4657, 2.0273]])
-same(decode_boxes(delta, anchor), [[24, 16, 104, 46]], "the example above, backwards: centre (64, 31), 80 x 30 pixels")
+same(
+    decode_boxes(delta, anchor),
+    [[24, 16, 104, 46]],
+    "the example above, backwards: centre (64, 31), 80 x 30 pixels",
+)
 plain = torch.tensor([[0.1, 0.05, 0.6931, 0.4055]])
-same(decode_boxes(plain, anchor, (1, 1, 1, 1)), [[24, 16, 104, 46]], "the same box, from deltas without deviations")
+same(
+    decode_boxes(plain, anchor, (1, 1, 1, 1)),
+    [[24, 16, 104, 46]],
+    "the same box, from deltas without deviations",
+)
 same(decode_boxes(torch.zeros(1, 4), anchor), [[40, 20, 80, 40]], "zero deltas mean the anchor itself")
-same(decode_boxes(torch.tensor([[0.0, 0, 1000, 0]]), anchor), [[-1190, 20, 1310, 40]], "at most 62.5 times as wide: 2500 pixels")
+huge = decode_boxes(torch.tensor([[0.0, 0, 1000, 0]]), anchor)
+same(huge, [[-1190, 20, 1310, 40]], "at most 62.5 times as wide: 2500 pixels")
 untouched(decode_boxes, torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([[40.0, 20, 80, 40]]))
 ### BEGIN HIDDEN TESTS
 generator = torch.Generator().manual_seed(13)
@@ -664,40 +748,59 @@ def plain_decoding(deltas, anchors, stds):
 
 
 usual, odd = (0.1, 0.1, 0.2, 0.2), (0.3, 0.5, 0.7, 0.9)
-same(decode_boxes(deltas, others), plain_decoding(deltas, others, usual), "9 random deltas and anchors, float32", atol=1e-3)
+single = plain_decoding(deltas, others, usual)
+same(decode_boxes(deltas, others), single, "9 random deltas and anchors, float32", atol=1e-3)
 double = plain_decoding(deltas.double(), others.double(), usual)
 same(decode_boxes(deltas.double(), others.double()), double, "9 random deltas and anchors, float64")
-same(decode_boxes(deltas, others, odd), plain_decoding(deltas, others, odd), "four different deviations as an argument", atol=1e-3)
-same(decode_boxes(torch.zeros(0, 4), torch.zeros(0, 4)), torch.zeros(0, 4), "no anchors: boxes of shape [0, 4]")
+other = plain_decoding(deltas, others, odd)
+same(decode_boxes(deltas, others, odd), other, "four different deviations as an argument", atol=1e-3)
+same(
+    decode_boxes(torch.zeros(0, 4), torch.zeros(0, 4)), torch.zeros(0, 4), "no anchors: boxes of shape [0, 4]"
+)
 small = torch.tensor([[0.0, 0, 16, 8]])
 wide = decode_boxes(torch.tensor([[0.0, 0, 20, 22]]), small)
-same(wide, [[-428.7852, -246, 444.7852, 254]], "0.2 * 20 = 4 lies below log(1000 / 16) = 4.135, 0.2 * 22 above")
+same(
+    wide, [[-428.7852, -246, 444.7852, 254]], "0.2 * 20 = 4 lies below log(1000 / 16) = 4.135, 0.2 * 22 above"
+)
 tiny = decode_boxes(torch.tensor([[0.0, 0, -30, -25]]), small)
-same(tiny, [[7.98017, 3.973048, 8.01983, 4.026952]], "small boxes are not clamped: 16 exp(-6) by 8 exp(-5) pixels")
-same(decode_boxes(torch.tensor([[0.0, 0, 3e4, 3e4]]), small), [[-492, -246, 508, 254]], "huge deltas, finite boxes")
-same(decode_boxes(torch.tensor([[-900.0, 700, 0, 0]]), small), [[-1440, 560, -1424, 568]], "shifts are not clamped, and boxes not cut at the image's border")
+same(
+    tiny,
+    [[7.98017, 3.973048, 8.01983, 4.026952]],
+    "small boxes are not clamped: 16 exp(-6) by 8 exp(-5) pixels",
+)
+same(
+    decode_boxes(torch.tensor([[0.0, 0, 3e4, 3e4]]), small),
+    [[-492, -246, 508, 254]],
+    "huge deltas, finite boxes",
+)
+out = decode_boxes(torch.tensor([[-900.0, 700, 0, 0]]), small)
+same(out, [[-1440, 560, -1424, 568]], "shifts are not clamped, and boxes not cut at the image's border")
 ### END HIDDEN TESTS
 
 # %% [markdown]
 r"""
-What does a step of 1 in each number mean? The anchor is 40 × 30 pixels. One step in `dx` or `dy` moves the box by a tenth
-of the anchor's side; one step in `dw` or `dh` makes it $e^{0.2} = 1.22$ times as large.
+What does each number mean? A step of 1 in `dx` or `dy` moves the box by a tenth of the anchor's side; a step
+of 1 in `dw` or `dh` makes it $e^{0.2} = 1.22$ times as wide or high. The picture shows steps of 2 from an
+anchor of 40 × 30 pixels.
 """
 
 # %%
 anchor = torch.tensor([[40.0, 25, 80, 55]])
-alt = "Five panels: a step of 2 in dx moves the box right, in dy down, in dw widens, in dh heightens it; the last mixes all four."
+alt = "A step of 2 in dx moves the box right, in dy down; in dw it widens, in dh heightens it; the last mixes all."
 with plot.figure(alt, width=10, height=2.3, columns=5, sharey=True) as axes:
-    for ax, delta in zip(axes, [[2, 0, 0, 0], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 2], [-2, 1, 2, -2]]):
-        ax.set(xlim=(15, 105), ylim=(80, 0), aspect="equal", xlabel="x (pixels)", title=f"{tuple(delta)}")
+    steps = [[2.0, 0, 0, 0], [0, 2.0, 0, 0], [0, 0, 2.0, 0], [0, 0, 0, 2.0], [-2.0, 1, 2, -2]]
+    for ax, delta in zip(axes, steps):
+        ax.set(xlim=(15, 105), ylim=(80, 0), aspect="equal", xlabel="x (pixels)")
+        ax.set_title("dx {:.0f}, dy {:.0f}, dw {:.0f}, dh {:.0f}".format(*delta), fontsize=8)
         plot.show_boxes(anchor, "anchor", ax=ax)
-        plot.show_boxes(decode_boxes(torch.tensor([delta]).float(), anchor), "prediction", ax=ax)
+        plot.show_boxes(decode_boxes(torch.tensor([delta]), anchor), "prediction", ax=ax)
     axes[0].set(ylabel="y (pixels)")
 
 # %% [markdown]
 r"""
-Encode all matched boxes and decode them again: they come back. This alone proves little. If both functions forgot the
-deviations, or had x and y exchanged, boxes would come back just as well. That is why the checks above ask for numbers.
+Encode all matched boxes and decode them again: they come back. This alone proves little. If both functions
+forgot the deviations, or had x and y exchanged, boxes would come back just as well. That is why the checks
+above ask for numbers.
 """
 
 # %%
@@ -710,27 +813,34 @@ r"""
 
 Now put the parts together. For an image with `boxes [M, 4]` and `labels [M]`, every anchor gets
 
-* a **class**: the label of its object, or 0 for background. One anchor has one class, also where two objects compete for it;
-* four **deltas** to its object's box. For background there is nothing to predict: the deltas are 0 and no loss will look at them.
+* a **class**: the label of its object, or 0 for background. One anchor has one class, also where two objects
+  compete for it;
+* four **deltas** to its object's box. For background there is nothing to predict: the deltas are 0 and no
+  loss will look at them.
 
-Take care with background rows. It is tempting to encode a box for every anchor and to multiply by 0 afterwards. But an anchor
-without area gives `log(w / 0)`, infinity, and 0 · ∞ is `NaN`. Encode the positive rows only.
+Take care with background rows. It is tempting to encode a box for every anchor and to multiply by 0
+afterwards. But an anchor without area gives `log(w / 0)`, infinity, and 0 · ∞ is `NaN`. Encode the positive
+rows only.
 
-On paper: three anchors, `(0, 0, 40, 20)`, `(40, 20, 80, 40)` and `(0, 40, 40, 60)`, and one object of class 3 at
-`(44, 21, 84, 41)`. It overlaps the second anchor. The classes are `[0, 3, 0]`, the second row of the deltas is (1, 0.5, 0, 0).
+On paper: three anchors, `(0, 0, 40, 20)`, `(40, 20, 80, 40)` and `(0, 40, 40, 60)`, and one object of class 3
+at `(44, 21, 84, 41)`. It overlaps the second anchor. The classes are `[0, 3, 0]`, the second row of the
+deltas is (1, 0.5, 0, 0).
 
 ### Exercise: `anchor_targets`
 
 *About 15 minutes, of medium difficulty.*
 
-Write `anchor_targets(anchors, boxes, labels, threshold=0.5)` with `match_anchors` and `encode_boxes`. Give a pair: classes, an
-int64 `Tensor[A]`, and deltas, a `Tensor[A, 4]`, in the anchors' order. Use the usual deviations. `M = 0` is all background.
+Write `anchor_targets(anchors, boxes, labels, threshold=0.5)` with `match_anchors` and `encode_boxes`. Give a
+pair: classes, an int64 `Tensor[A]`, and deltas, a `Tensor[A, 4]`, in the anchors' order. Use the usual
+deviations. `M = 0` is all background.
 
 <details><summary>Hint</summary>
-<code>matches</code> holds indices of objects, so <code>labels[matches]</code> looks them up. What would -1 look up? Begin with
-zeros, and fill in the rows where <code>matches &gt;= 0</code>. Objects are the rows of the table that <code>match_anchors</code> takes.
+<code>matches</code> holds indices of objects, so <code>labels[matches]</code> looks them up. What would -1
+look up? Begin with zeros, and fill in the rows where <code>matches &gt;= 0</code>. Objects are the rows of
+the table that <code>match_anchors</code> takes.
 </details>
 """
+
 
 # %% exercise="anchor_targets"
 def anchor_targets(anchors, boxes, labels, threshold=0.5):
@@ -743,7 +853,8 @@ def anchor_targets(anchors, boxes, labels, threshold=0.5):
         threshold (float): as `match_anchors` takes it.
 
     Returns:
-        (Tensor[A], Tensor[A, 4]): int64 classes, 0 for background; deltas to the anchor's object, zeros for background.
+        (Tensor[A], Tensor[A, 4]): classes, int64, 0 for background; and deltas, as `encode_boxes` gives them,
+            from each anchor to its object's box, zeros for background.
     """
     ### BEGIN SOLUTION
     matches = match_anchors(box_iou(boxes, anchors), threshold)  # [A]
@@ -755,35 +866,55 @@ def anchor_targets(anchors, boxes, labels, threshold=0.5):
     return classes, deltas
     ### END SOLUTION
 
+
 # %% check="anchor_targets" points=3
 anchors_3 = torch.tensor([[0.0, 0, 40, 20], [40, 20, 80, 40], [0, 40, 40, 60]])
 one_box, one_label = torch.tensor([[44.0, 21, 84, 41]]), torch.tensor([3])
 classes, deltas = anchor_targets(anchors_3, one_box, one_label)
 same(classes, torch.tensor([0, 3, 0]), "the second anchor is the object's best, the others are background")
-same(deltas, [[0, 0, 0, 0], [1, 0.5, 0, 0], [0, 0, 0, 0]], "deltas of the second anchor to its object, zeros for background")
+same(deltas, [[0, 0, 0, 0], [1, 0.5, 0, 0], [0, 0, 0, 0]], "deltas to the object, zeros for background")
 classes, deltas = anchor_targets(anchors_3, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
 same(classes, torch.tensor([0, 0, 0]), "an image without objects has only background")
 same(deltas, torch.zeros(3, 4), "an image without objects has only zero deltas")
 two_boxes, two_labels = torch.tensor([[0.0, 0, 40, 20], [0, 38, 40, 60]]), torch.tensor([5, 2])
 classes, deltas = anchor_targets(anchors_3, two_boxes, two_labels)
-same(classes, torch.tensor([5, 0, 2]), "two objects, of class 5 and class 2: each anchor has the class of its object")
+same(
+    classes,
+    torch.tensor([5, 0, 2]),
+    "two objects, of class 5 and class 2: each anchor has the class of its object",
+)
 untouched(anchor_targets, anchors_3 + 1, torch.tensor([[3.0, 2, 40, 20]]), torch.tensor([2]))
 ### BEGIN HIDDEN TESTS
-same(deltas, [[0, 0, 0, 0], [0, 0, 0, 0], [0, -0.5, 0, 0.47655]], "each anchor has the deltas of its own object")
+same(
+    deltas,
+    [[0, 0, 0, 0], [0, 0, 0, 0], [0, -0.5, 0, 0.47655]],
+    "each anchor has the deltas of its own object",
+)
 shapes = torch.tensor([[0.0, 0, 40, 20], [60, 0, 90, 40], [65, 0, 95, 50], [0, 50, 30, 70]])
 pair, names = torch.tensor([[70.0, 0, 90, 40], [0, 0, 20, 10]]), torch.tensor([1, 4])
-same(anchor_targets(shapes, pair, names)[0], [4, 1, 1, 0], "IoU 0.25 and 0.67 are forced; 0.53 is more than 0.5")
-same(anchor_targets(shapes, pair, names, 0.625)[0], [4, 1, 0, 0], "the threshold is passed on: 0.53 is less than 0.625")
+same(
+    anchor_targets(shapes, pair, names)[0],
+    [4, 1, 1, 0],
+    "IoU 0.25 and 0.67 are forced; 0.53 is more than 0.5",
+)
+same(
+    anchor_targets(shapes, pair, names, 0.625)[0],
+    [4, 1, 0, 0],
+    "the threshold is passed on: 0.53 is less than 0.625",
+)
 same(anchor_targets(shapes, pair, torch.tensor([2, 2]))[0], [2, 2, 2, 0], "two objects of one class")
 alike = anchor_targets(shapes, pair, torch.tensor([2, 2]))[1]
-same(alike[0], [-2.5, -2.5, -3.4657, -3.4657], "two objects of one class: anchor 0 has the deltas of object 1")
+same(
+    alike[0], [-2.5, -2.5, -3.4657, -3.4657], "two objects of one class: anchor 0 has the deltas of object 1"
+)
 fine = torch.tensor([[32.0 * x, 24.0 * y, 32.0 * x + 32, 24.0 * y + 24] for y in range(4) for x in range(3)])
-coarse = torch.tensor([[48.0 * x, 48.0 * y, 48.0 * x + 48, 48.0 * y + 48] for y in range(2) for x in range(2)])
+coarse = torch.tensor([[48.0 * x, 48.0 * y, 48.0 * x + 48, 48.0 * y + 48] for y in (0, 1) for x in (0, 1)])
 dot = torch.tensor([[68.0, 30, 76, 36]])
 expected = torch.zeros(16, dtype=torch.int64)
 expected[5] = 6
 both = torch.cat((fine, coarse))
-same(anchor_targets(both, dot, torch.tensor([6]))[0], expected, "12 fine and 4 coarse anchors, one small object: one is forced, over all levels")
+classes, deltas = anchor_targets(both, dot, torch.tensor([6]))
+same(classes, expected, "12 fine and 4 coarse anchors, one small object: one is forced, over all levels")
 
 
 def plain_targets(anchors, boxes, labels, threshold):
@@ -820,15 +951,17 @@ wanted, exact = plain_targets(dense, objects, kinds, 0.375)
 same(classes, wanted, "classes of 150 random anchors, 6 objects")
 same(deltas, exact, "deltas of 150 random anchors, 6 objects, float32", atol=1e-3)
 wanted, exact = plain_targets(dense.double(), objects.double(), kinds, 0.5)
-same(anchor_targets(dense.double(), objects.double(), kinds)[0], wanted, "classes of 150 random anchors, float64 boxes")
-same(anchor_targets(dense.double(), objects.double(), kinds)[1], exact, "deltas of 150 random anchors, float64")
+classes, deltas = anchor_targets(dense.double(), objects.double(), kinds)
+same(classes, wanted, "classes of 150 random anchors, float64 boxes")
+same(deltas, exact, "deltas of 150 random anchors, float64")
 ### END HIDDEN TESTS
 
 # %% check="anchor_targets" part="edges" points=1
 flat = torch.tensor([[10.0, 10, 10, 10], [5, 5, 5, 30], [0, 0, 40, 20], [0, 30, 40, 30]])
 classes, deltas = anchor_targets(flat, torch.tensor([[4.0, 1, 44, 21]]), torch.tensor([2]))
 same(classes, torch.tensor([0, 0, 2, 0]), "anchors without area overlap nothing: background")
-same(deltas, [[0, 0, 0, 0], [0, 0, 0, 0], [1, 0.5, 0, 0], [0, 0, 0, 0]], "background rows are 0, also where the anchor has no area")
+wanted = [[0, 0, 0, 0], [0, 0, 0, 0], [1, 0.5, 0, 0], [0, 0, 0, 0]]
+same(deltas, wanted, "background rows are 0, also where the anchor has no area")
 ### BEGIN HIDDEN TESTS
 away = torch.tensor([[500.0, 400, 520, 440]])
 classes, deltas = anchor_targets(flat, away, torch.tensor([1]))
@@ -846,25 +979,34 @@ classes, deltas = anchor_targets(flat.double(), torch.zeros(0, 4).double(), noth
 same(classes, torch.zeros(4, dtype=torch.int64), "no objects, float64: only background")
 same(deltas, torch.zeros(4, 4).double(), "no objects, float64: zero deltas")
 taken = torch.tensor([[0.0, 0, 40, 20], [0, 0, 30, 20], [90, 90, 99, 99]])
-classes, deltas = anchor_targets(taken, torch.tensor([[0.0, 0, 38, 20], [0, 0, 40, 22]]), torch.tensor([1, 2]))
-same(classes, [1, 2, 0], "two objects with one best anchor: one class for each anchor, and an anchor for each object")
-same(deltas[1], [1.66667, 0.5, 1.43841, 0.47655], "the second object's next best anchor has the deltas to the second object")
+rivals = torch.tensor([[0.0, 0, 38, 20], [0, 0, 40, 22]])
+classes, deltas = anchor_targets(taken, rivals, torch.tensor([1, 2]))
+same(classes, [1, 2, 0], "two objects with one best anchor: each object has an anchor, each anchor one class")
+same(
+    deltas[1],
+    [1.66667, 0.5, 1.43841, 0.47655],
+    "two objects with one best anchor: deltas of the second's own",
+)
 ### END HIDDEN TESTS
 
 # %% [markdown]
 r"""
-These are the targets of one scene. Left, the anchors that are not background, with their classes. Right, the same anchors'
-deltas, decoded: whatever anchor they are measured from, they all name the same few boxes, so every dashed box lies on a
-green one. A network that learns these numbers has found the objects.
+These are the targets of one scene. Left, the anchors that are not background, with their classes. Right, the
+same anchors' deltas, decoded: whatever anchor they are measured from, they all name the same few boxes, so
+every dashed box lies on a green one. A network that learns these numbers has found the objects.
 """
 
 # %%
-image, target = data[SHOWN[0]]
+image, target = data[SHOWN[2]]
 classes, deltas = anchor_targets(anchors, target["boxes"], target["labels"])
 positive = classes > 0
-alt = "Left: a scene with its positive anchors, each with the name of its class. Right: the decoded targets; each lies exactly on an annotated box."
+alt = (
+    "Left: a scene with its positive anchors, each with the name of its class. "
+    "Right: the decoded targets; each lies exactly on an annotated box."
+)
 with plot.figure(alt, width=8.5, height=4.2, columns=2) as (left, right):
-    plot.show_boxes(anchors[positive], "positive", image=image, labels=classes[positive], classes=data.classes, ax=left)
+    names = [data.classes[number - 1] for number in classes[positive]]
+    plot.show_boxes(anchors[positive], "positive", image=image, labels=names, ax=left)
     plot.show_boxes(target["boxes"], "truth", image=image, ax=right)
     plot.show_boxes(decode_boxes(deltas[positive], anchors[positive]), "prediction", ax=right)
 
@@ -874,25 +1016,29 @@ One more look, at something that will trouble us. Count the positive anchors of 
 """
 
 # %%
-counts = [int((anchor_targets(anchors, target["boxes"], target["labels"])[0] > 0).sum()) for target in data.targets]
+counts = []
+for target in data.targets:
+    classes, deltas = anchor_targets(anchors, target["boxes"], target["labels"])
+    counts.append(int((classes > 0).sum()))
 alt = "A histogram: most scenes have fewer than 30 positive anchors, out of 1,360."
 with plot.figure(alt, width=6, height=2.8) as ax:
-    ax.hist(counts, range(0, 65, 4), color=plot.ROLES["positive"].color)
+    ax.hist(counts, range(0, 49, 4), color=plot.ROLES["positive"].color)
     ax.set(xlabel=f"positive anchors in a scene, of {len(anchors):,}", ylabel="scenes")
 print(f"more than 98 of 100 anchors are background: {sum(counts) < 0.02 * len(anchors) * len(counts)}")
 
 # %% [markdown]
 r"""
-A network that says "background" everywhere would be right in 98 of 100 cases, and find nothing. What the loss does about
-it is lesson 4.
+A network that says "background" everywhere would be right in 98 of 100 cases, and find nothing. What the loss
+does about it is lesson 4.
 
 ## What you built
 
-From a handful of annotated boxes, the answer that every one of 1,360 anchors should give: a class, and four small numbers
-with similar spreads at every scale. `decode_boxes` turns a network's four numbers into a box. Lesson 5 trains a detector on it.
+From a handful of annotated boxes, the answer that every one of 1,360 anchors should give: a class, and four
+small numbers with similar spreads at every scale. `decode_boxes` turns a network's four numbers into a box.
+Lesson 5 trains a detector on it.
 
-**What others call it.** In torchvision the weights of a coder are $1/\sigma$. The first SSD code calls $\sigma$ "variances", though it
-divides by them as by deviations.
+**What others call it.** In torchvision the weights of a coder are $1/\sigma$. The first SSD code calls
+$\sigma$ "variances", though it divides by them as by deviations.
 
 | here | torchvision | detectron2 | mmdetection |
 | --- | --- | --- | --- |
@@ -901,17 +1047,19 @@ divides by them as by deviations.
 | `encode_boxes`, `decode_boxes` | `BoxCoder(weights=(10, 10, 5, 5))` | `Box2BoxTransform(weights=(10, 10, 5, 5))` | `DeltaXYWHBBoxCoder(target_stds=(.1, .1, .2, .2))` |
 | the clamp | `bbox_xform_clip` | `scale_clamp` | `wh_ratio_clip` |
 
-They agree on the formula to the last digit, and differ in the fine print of matching. Where two objects have the same best anchor,
-torchvision's `SSDMatcher` lets the *last* of them have it and leaves the other with none; all three accept an IoU *equal* to the
-threshold; detectron2 and (by default) mmdetection force *all* of several equally good anchors. The paper decides none of this.
+They agree on the formula to the last digit, and differ in the fine print of matching. Where two objects have
+the same best anchor, torchvision's `SSDMatcher` lets the *last* of them have it and leaves the other with
+none; all three accept an IoU *equal* to the threshold; detectron2 and (by default) mmdetection force *all* of
+several equally good anchors. The paper decides none of this.
 
 **Further reading**
 
-* Liu et al., *SSD: Single Shot MultiBox Detector*, ECCV 2016 (arXiv:1512.02325), section 2.2: the matching, the loss, equation 2.
-* Girshick et al., *Rich feature hierarchies for accurate object detection and semantic segmentation*, CVPR 2014
-  (arXiv:1311.2524), appendix C: where the normalised offsets come from.
-* Erhan et al., *Scalable Object Detection using Deep Neural Networks*, CVPR 2014 (arXiv:1312.2249): each object gets one
-  anchor, all chosen together for the best total. Our "in order" is the simple form of it.
-* Zhang et al., *Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive Training Sample Selection*, CVPR 2020
-  (arXiv:1912.02424): how positives are chosen matters more than anchors do.
+* Liu et al., *SSD: Single Shot MultiBox Detector*, ECCV 2016 (arXiv:1512.02325), section 2.2: the matching,
+  the loss, equation 2.
+* Girshick et al., *Rich feature hierarchies for accurate object detection and semantic segmentation*, CVPR
+  2014 (arXiv:1311.2524), appendix C: where the normalised offsets come from.
+* Erhan et al., *Scalable Object Detection using Deep Neural Networks*, CVPR 2014 (arXiv:1312.2249): each
+  object gets one anchor, all chosen together for the best total. Our "in order" is the simple form of it.
+* Zhang et al., *Bridging the Gap Between Anchor-based and Anchor-free Detection via Adaptive Training Sample
+  Selection*, CVPR 2020 (arXiv:1912.02424): how positives are chosen matters more than anchors do.
 """

@@ -36,7 +36,11 @@ def match_anchors__forced_first(iou, threshold=0.5):
             forced[anchor] = number
             left[:, anchor] = 0
     good = iou > threshold
-    own = torch.where(good, iou, torch.full_like(iou, -1)).argmax(0) if len(iou) else torch.zeros(iou.shape[1], dtype=torch.long)
+    own = (
+        torch.where(good, iou, torch.full_like(iou, -1)).argmax(0)
+        if len(iou)
+        else torch.zeros(iou.shape[1], dtype=torch.long)
+    )
     answer = torch.where(good.any(0), own, torch.full_like(own, -1))
     for anchor, number in forced.items():
         answer[anchor] = number
