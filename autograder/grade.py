@@ -131,11 +131,14 @@ def _writable(name):
 
 def _gradebook(output):
     from nbgrader.api import Gradebook
-    from nbgrader.utils import setenv
 
+    url, before = f"sqlite:///{output / 'gradebook.db'}", os.environ.get("PATH", "")
     # nbgrader calls `alembic` by its name, which stands beside this Python, activated or not.
-    with setenv(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])):
-        return Gradebook(f"sqlite:///{output / 'gradebook.db'}", COURSE)
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
+    try:
+        return Gradebook(url, COURSE)
+    finally:
+        os.environ["PATH"] = before
 
 
 def _resources(gradebook, lesson, student=""):

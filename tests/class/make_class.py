@@ -49,9 +49,8 @@ def make(folder, root=ROOT, lessons=None, kinds=None):
 
 
 def text_of(notebook):
-    import nbformat
-
-    return nbformat.writes(notebook)
+    """As a file; not by nbformat, which would mend what is to be broken."""
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
 class Lesson:
