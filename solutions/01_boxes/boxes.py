@@ -2,9 +2,8 @@
 r"""
 # 1 · Boxes
 
-In this course we build object detectors from nothing: SSD, Fast and Faster R-CNN with a feature pyramid,
-RetinaNet, FSAF and FCOS. We write every part ourselves, check it, and train it. Two tensors and one file
-format are enough to begin.
+In this course we build object detectors from nothing: SSD, Fast and Faster R-CNN, the feature pyramid,
+RetinaNet, FSAF and FCOS. We write every part ourselves, check it and train it.
 
 This lesson builds what all the others stand on: boxes, how much two boxes overlap, boxes in a mirrored image,
 and boxes read from an annotation file. You need to know PyTorch tensors. You need to know nothing about
@@ -44,7 +43,7 @@ no box around it.
 clear = dataclasses.replace(DIFFICULTIES["easy"], noise=0.0)  # pictures without noise are small files
 data = scenes("train", 8, size=(320, 240), difficulty=clear, device="cpu")
 image, target = data[1]
-alt = "The same scene twice. On the right, boxes name a square, a triangle and a star; a striped bar has no box."
+alt = "A scene twice. On the right, boxes name a square, a triangle and a star; a striped bar has no box."
 with figure(alt, width=7.5, height=3, columns=2) as (left, right):
     show_image(image, left)
     show_boxes(target["boxes"], "truth", image=image, labels=target["labels"], classes=data.classes, ax=right)
@@ -80,7 +79,7 @@ are all stars:
 many = scenes("train", 100, device="cpu")
 found = [(i, box) for i, each in enumerate(many.targets) for box in each["boxes"][each["labels"] == 4]]
 stars = [(i, box.int().tolist()) for i, box in found if box[2] - box[0] > 30]
-alt = "Eight cut-outs of stars: turned, chequered or striped, pale or strong, some of them partly covered by other shapes."
+alt = "Eight cut-outs of stars: turned, chequered or striped, pale or strong, some partly covered."
 with figure(alt, width=7.5, height=1.1, columns=8) as axes:
     for ax, (i, (x1, y1, x2, y2)) in zip(axes, stars):
         show_image(many.images[i][:, y1:y2, x1:x2], ax)
@@ -103,7 +102,7 @@ Here is a 640×480 image, and on it a soda can. Well, a red rectangle. Its box i
 photo = torch.full((3, 480, 640), 215, dtype=torch.uint8)  # channels, rows, columns
 photo[:, 120:400, 400:540] = torch.tensor([200, 40, 40], dtype=torch.uint8)[:, None, None]
 can = torch.tensor([[400.0, 120, 540, 400]])
-alt = "A 640 by 480 image with the origin at the upper left, x to the right, y down; the can's corners are (400, 120) and (540, 400)."
+alt = "A 640 by 480 image, its origin at the upper left. The can's corners are (400, 120) and (540, 400)."
 with figure(alt, width=5, height=3.9) as ax:
     show_boxes(can, "truth", image=photo, ax=ax)
     for x, y, text_x in ((0, 0, 50), (400, 120, 340), (540, 400, 580)):
@@ -120,17 +119,19 @@ written width first: 640×480.
 
 **Coordinates are edges, not numbers of pixels.** Zoom in on an image of 8×6 pixels. Pixel number 2 covers the
 stretch from 2 to 3. A box over pixels 2, 3 and 4 goes from edge 2 to edge 5 and is 5 − 2 = 3 wide. That is
-also how Python slices count: `2:5` has three elements.
+also how Python slices count: `2:5` has three elements. The figure writes column and row into the pixels
+inside of the box.
 """
 
 # %%
-alt = "A grid of 8 by 6 pixels. The box (2, 1, 5, 3) covers three columns, numbers 2, 3 and 4, and two rows, numbers 1 and 2."
+alt = "A grid of 8 by 6 pixels. The box (2, 1, 5, 3) covers the columns 2, 3 and 4 and the rows 1 and 2."
 with figure(alt, width=4, height=3) as ax:
     show_grid(8, 6, (8, 6), role="negative", ax=ax)
     show_boxes([[2.0, 1, 5, 3]], "truth", ax=ax)
     for row in (1, 2):
         for column in (2, 3, 4):
             ax.text(column + 0.5, row + 0.5, f"{column}, {row}", ha="center", va="center", fontsize=8)
+    ax.set(xticks=range(9), yticks=range(7))
 
 # %% [markdown]
 r"""
@@ -248,7 +249,7 @@ centres = xyxy_to_cxcywh(target["boxes"])
 alt = "The scene with its three boxes and a mark at the centre of each."
 with figure(alt, width=4, height=3) as ax:
     show_boxes(target["boxes"], "truth", image=image, ax=ax)
-    show_points(centres[:, :2], "positive", ax=ax)
+    show_points(centres[:, :2], "truth", ax=ax)
 
 # %% [markdown]
 r"""
@@ -488,6 +489,7 @@ oracle = [
     for a in seven.tolist()
 ]
 same(box_iou(seven, five), torch.tensor(oracle), "seven random boxes against five")
+same(box_iou(seven - 70, five - 70), torch.tensor(oracle), "the same, partly left of and above the image")
 same(
     box_iou(seven.double(), five.double()),
     torch.tensor(oracle, dtype=torch.float64),
@@ -544,7 +546,7 @@ and for what? Compare with the picture.
 # %%
 guesses = target["boxes"] + torch.tensor([[6.0, 4, 6, 4], [-25, 10, -5, 30], [30, 30, 30, 30]])
 names = [data.classes[label - 1] for label in target["labels"]]
-alt = "Three true boxes, three dashed guesses: one nearly right, one too far left and too large, one beside it."
+alt = "Three true boxes, three dashed guesses: one nearly right, one too large and too far left, one beside."
 with figure(alt, width=4, height=3) as ax:
     show_boxes(target["boxes"], "truth", image=image, labels=names, ax=ax)
     show_boxes(guesses, "prediction", labels=["first", "second", "third"], ax=ax)
@@ -601,8 +603,8 @@ r"""
 
 Examples are expensive: someone has to draw every box. So we make more of those we have, by changes after
 which the picture could still be real. This is called *augmentation*. The first and most useful one is the
-horizontal flip, left becomes right. It doubles the data for nothing, and RetinaNet, FSAF and FCOS train with
-little else.
+horizontal flip, left becomes right. It costs nothing and doubles the data, and RetinaNet, FSAF and FCOS were
+trained with little else.
 
 The image is one line, `image.flip(-1)`: the last dimension holds the columns. But if only the image is
 flipped, every box is wrong:
@@ -823,8 +825,8 @@ def parse_via(project):
         project (dict): what `json.load` gives, of an export or a project file, of VIA 1 or VIA 2.
 
     Returns:
-        dict: for each file name (boxes, names): boxes Tensor[M, 4] float32, xyxy, in pixels, and names, a list
-            of M strings, both in the order of the file. An image without regions has boxes [0, 4] and [].
+        dict: for each file name (boxes, names): boxes Tensor[M, 4] float32, xyxy, in pixels, and names, a
+            list of M strings, both in the order of the file. An image without regions has boxes [0, 4] and [].
 
     Raises:
         ValueError: if a region has no class name; says which image.
@@ -921,7 +923,7 @@ same(
     {"x.png": (torch.zeros(0, 4), [])},
     "VIA 1, an image without regions: boxes [0, 4] and no names",
 )
-same(parse_via({"_via_img_metadata": {}}), {}, "a project without images")
+same(parse_via({}), {}, "an export without images")
 untouched(
     parse_via, {"_via_img_metadata": images}, hint="the project belongs to the caller: leave it as it is"
 )
@@ -950,7 +952,7 @@ same(parse_via({"park.png1": park}), boxes_of_park, "a circle and a triangle: th
 ### BEGIN HIDDEN TESTS
 shapes = [
     {"name": "rect", "x": 1.5, "y": 2, "width": 7, "height": 3},
-    {"name": "polygon", "all_points_x": [9, 3, 7, 4, 9], "all_points_y": [11, 12, 30, 13, 11]},
+    {"name": "polygon", "all_points_x": [5, 3, 9, 7, 4, 5], "all_points_y": [14, 12, 20, 30, 11, 14]},
     {"name": "circle", "cx": 4, "cy": 90.5, "r": 6.5},
     {"name": "rect", "x": 60, "y": 70, "width": 2, "height": 9},
 ]
@@ -1003,7 +1005,7 @@ print("images:", len(parsed), "and boxes:", sum(len(boxes) for boxes, _ in parse
 equal = [torch.equal(boxes, each["boxes"]) for (boxes, _), each in zip(parsed.values(), data.targets)]
 print("the boxes of the scenes, to the last bit:", all(equal))
 file, (boxes, names) = list(parsed.items())[6]
-alt = "Another scene, a disk that partly hides a cross, with boxes and names read from the project file."
+alt = "Another scene, a cross that partly hides a disk, with boxes and names read from the project file."
 with figure(alt, width=4, height=3) as ax:
     show_boxes(boxes, "truth", image=data.images[6], labels=names, ax=ax)
 
@@ -1015,9 +1017,9 @@ is background.
 
 # %%
 classes = sorted({name for _, names in parsed.values() for name in names})
-labels = {file: torch.tensor([classes.index(name) + 1 for name in names]) for file, (_, names) in parsed.items()}
+labels = torch.tensor([classes.index(name) + 1 for name in names])
 print(classes)
-print(names, "->", labels[file].tolist())
+print(names, "->", labels.tolist())
 
 # %% [markdown]
 r"""
