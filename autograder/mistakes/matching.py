@@ -79,6 +79,33 @@ MISTAKES = {
             ),
         ),
         Mistake(
+            "those who came too late served last",
+            "objects whose best anchor was taken waited until all others had theirs: each is served in its turn",
+            edits=(
+                (
+                    "    for index in range(objects):",
+                    "    order, served = list(range(objects)), 0\n    for index in order:",
+                ),
+                (
+                    "        best = overlap.argmax()\n",
+                    "        best, served = overlap.argmax(), served + 1\n"
+                    "        if served <= objects and not free[iou[index].argmax()]:\n"
+                    "            order.append(index)\n"
+                    "            continue\n",
+                ),
+            ),
+        ),
+        Mistake(
+            "second chance with the first object",
+            "an anchor above the threshold with two objects took the first one: it takes the one it overlaps most",
+            edits=(
+                (
+                    "best_iou, best_object = iou.max(dim=0)  # [A], [A]",
+                    "best_iou, best_object = iou.amax(dim=0), (iou > threshold).int().argmax(dim=0)",
+                ),
+            ),
+        ),
+        Mistake(
             "all equal best anchors forced",
             "several anchors with the object's best IoU were forced: of equal ones only the first is",
             edits=(
@@ -339,6 +366,21 @@ MISTAKES = {
             "width for both",
             "dy was divided by the width: it is a part of the anchor's height",
             edits=((SHIFTS, "(boxes[:, :2] - anchors[:, :2]) / anchors[:, 2:3]"),),
+        ),
+        Mistake(
+            "sizes of at least 1",
+            "sizes below 1 were raised to 1: boxes may be smaller than a pixel, and their logarithm is fine",
+            edits=((STRETCHES, "torch.log(boxes[:, 2:].clamp(min=1) / anchors[:, 2:].clamp(min=1))"),),
+        ),
+        Mistake(
+            "cut at zero",
+            "boxes and anchors were cut at the image's border: here they are measured whole",
+            edits=(
+                (
+                    "xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors)",
+                    "xyxy_to_cxcywh(boxes.clamp(min=0)), xyxy_to_cxcywh(anchors.clamp(min=0))",
+                ),
+            ),
         ),
         Mistake(
             "the anchor seen from the box",

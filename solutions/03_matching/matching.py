@@ -43,7 +43,7 @@ ssd_anchors = earlier("ssd_anchors")
 r"""
 This is what we are going to compute. Green is what a person drew. Every other box is an anchor that gets this
 object to answer for: orange ones because they are the object's best anchor, blue ones because they cover it
-well enough. The 1,300 anchors that are not drawn get "background". For this first look torchvision does the
+well enough. The more than 1,300 anchors that are not drawn get "background". For this first look torchvision does the
 matching; later yours will.
 """
 
@@ -81,7 +81,7 @@ with plot.figure(alt, width=8, height=2.9, columns=3) as axes:
 r"""
 ## Which anchor answers for which object?
 
-We compare shapes by their IoU, the intersection over the union of lesson 1:
+We compare boxes by their IoU, the intersection over the union of lesson 1, also called Jaccard index:
 
 $$\text{IoU}(B, A) = \frac{\text{area}(A \cap B)}{\text{area}(A \cup B)}$$
 
@@ -116,7 +116,8 @@ r"""
 
 $$A_{j(gt)} = \underset{j}{\max}\; \text{IoU}(B_i, A_j)$$
 
-That anchor is *forced*: it answers for the object, however small the IoU is. Here object 0 gets anchor 2, and
+(The slides write the maximum; what we want is the $j$ at which it is reached, an arg max.) That anchor is
+*forced*: it answers for the object, however small the IoU is. Here object 0 gets anchor 2, and
 object 1 gets anchor 3, with an IoU of only 0.38. So every object has an anchor: for $N$ objects $N$
 **positive** anchors.
 
@@ -145,8 +146,8 @@ Three rules settle what the slides leave open.
 | object 0 | **0.75** | 0.25 | 0 |
 | object 1 | 0.875 | 0 | **0.375** |
 
-Both objects like anchor 0 best. Object 0 comes first and has it. Object 1 takes anchor 2. The answer is `[0,
--1, 1]`.
+Both objects like anchor 0 best. Object 0 comes first and has it. Object 1 takes anchor 2. The answer is
+`[0, -1, 1]`.
 
 ### Exercise: `match_anchors`
 
@@ -206,6 +207,12 @@ at_threshold = torch.tensor([[0.5, 0.75, 0.625]])
 same(match_anchors(at_threshold), [-1, 0, 0], "an IoU of exactly 0.5 is not more than 0.5")
 lower = torch.tensor([[0.125, 0.375, 0.25, 0.3125]])
 same(match_anchors(lower, 0.25), [-1, 0, -1, 0], "the threshold is an argument, here 0.25")
+between = torch.tensor([[0.875, 0.5625, 0.0], [0.0, 0.75, 0.8125]])
+same(
+    match_anchors(between),
+    [0, 1, 1],
+    "anchor 1 is above the threshold with both objects: it takes the one it overlaps more",
+)
 same(match_anchors(torch.zeros(0, 3)), [-1, -1, -1], "an image without objects: every anchor is background")
 ### BEGIN HIDDEN TESTS
 same(match_anchors(torch.zeros(4, 0)), torch.zeros(0, dtype=torch.int64), "no anchors: an empty answer")
@@ -263,6 +270,12 @@ same(
     match_anchors(three),
     [-1, 1, 0, 2],
     "three objects like anchor 2 best: each takes the best free one, in order",
+)
+chain = torch.tensor([[0.375, 0.0, 0.0, 0.0], [0.5, 0.25, 0.0, 0.125], [0.0, 0.4375, 0.0, 0.0625]])
+same(
+    match_anchors(chain),
+    [0, 1, -1, 2],
+    "object 1 takes its next best before object 2 comes, whose best it is",
 )
 crowd = torch.tensor([[0.5, 0.25], [0.75, 0.125], [0.875, 0.375]])
 same(
@@ -399,8 +412,8 @@ The slides write the ground truth of an anchor as
 
 $$y_{gt} = (x_{bmin} - x_{amin},\; x_{bmax} - x_{amax},\; y_{bmin} - y_{amin},\; y_{bmax} - y_{amax})$$
 
-with $b$ for the box and $a$ for the anchor. **Mind the order**: both x, then both y. Our boxes are `(x1, y1,
-x2, y2)`.
+with $b$ for the box and $a$ for the anchor. **Mind the order**: both x, then both y. Our boxes are
+`(x1, y1, x2, y2)`.
 
 On paper: the anchor `(40, 20, 80, 60)` and the box `(44, 14, 92, 61)` give `(4, 12, -6, 1)`. The box begins 4
 pixels further right, ends 12 pixels further right, begins 6 pixels higher and ends 1 pixel lower.
@@ -490,7 +503,7 @@ r"""
 ## Normalised offsets
 
 Pixels are still not good numbers. The next picture splits the offsets by the level of their anchor: small
-anchors are off by 3 pixels, large ones by 20. An error of 10 pixels is nothing for a large object and
+anchors are off by some 4 pixels, large ones by some 15. An error of 10 pixels is nothing for a large object and
 everything for a small one, but a loss in pixels cannot know. So we measure in units of the anchor. First turn
 both boxes into centre and size,
 
@@ -503,9 +516,9 @@ and makes zero of "equal":
 
 $$y_{gt} = \left(\frac{c_{bx} - c_{ax}}{w_a},\; \frac{c_{by} - c_{ay}}{h_a},\; \log \frac{w_b}{w_a},\; \log \frac{h_b}{h_a}\right)$$
 
-Matched boxes are close to their anchors, so these numbers are small: shifts of about 0.1, logarithms of about
-0.2. Dividing by such *standard deviations* brings all four to about 1, so each has a similar weight in the
-loss:
+Matched boxes are close to their anchors, so these numbers are small: shifts of about 0.1 (10 % of $w_a$ or
+$h_a$), logarithms of about 0.2. Dividing by such *standard deviations* brings all four to the order of 1, so
+each has a similar weight in the loss:
 
 $$y_{gt} = \left(\frac{c_{bx} - c_{ax}}{w_a\,\sigma_x},\; \frac{c_{by} - c_{ay}}{h_a\,\sigma_y},\; \frac{1}{\sigma_w}\log \frac{w_b}{w_a},\; \frac{1}{\sigma_h}\log \frac{h_b}{h_a}\right),
 \qquad \sigma_x = \sigma_y = 0.1, \quad \sigma_w = \sigma_h = 0.2$$
@@ -513,9 +526,9 @@ $$y_{gt} = \left(\frac{c_{bx} - c_{ax}}{w_a\,\sigma_x},\; \frac{c_{by} - c_{ay}}
 > **Erratum.** The slides name $\sigma_w$ and $\sigma_h$ but leave them out of the formula. The sizes are
 > divided by 0.2 too.
 
-On paper: the anchor `(40, 20, 80, 40)` has its centre at (60, 30) and is 40 × 20 pixels. The box `(24, 16,
-104, 46)` has its centre at (64, 31) and is 80 × 30. The shifts are 4/40 = 0.1 and 1/20 = 0.05, the logarithms
-log 2 = 0.6931 and log 1.5 = 0.4055. Divided by the deviations: **(1, 0.5, 3.4657, 2.0273)**.
+On paper: the anchor `(40, 20, 80, 40)` has its centre at (60, 30) and is 40 × 20 pixels. The box
+`(24, 16, 104, 46)` has its centre at (64, 31) and is 80 × 30. The shifts are 4/40 = 0.1 and 1/20 = 0.05, the
+logarithms log 2 = 0.6931 and log 1.5 = 0.4055. Divided by the deviations: **(1, 0.5, 3.4657, 2.0273)**.
 
 ### Exercise: `encode_boxes`
 
@@ -585,6 +598,19 @@ def plain_encoding(boxes, anchors, stds):
 
 usual, odd = (0.1, 0.1, 0.2, 0.2), (0.3, 0.5, 0.7, 0.9)
 same(encode_boxes(boxes, others), plain_encoding(boxes, others, usual), "9 random boxes and anchors, float32")
+tiny = plain_encoding(boxes / 128, others / 128, usual)
+same(
+    encode_boxes(boxes / 128, others / 128),
+    tiny,
+    "boxes smaller than a pixel: coordinates in parts of the image",
+)
+shifted = plain_encoding(boxes - 75, others - 75, usual)
+same(
+    encode_boxes(boxes - 75, others - 75),
+    shifted,
+    "anchors reach beyond the image, to negative coordinates",
+    atol=1e-4,
+)
 double = plain_encoding(boxes.double(), others.double(), usual)
 same(encode_boxes(boxes.double(), others.double()), double, "9 random boxes and anchors, float64")
 same(
@@ -672,8 +698,8 @@ box but a source of `inf` and `NaN`. So $\sigma_w d_w$ and $\sigma_h d_h$ are cl
 $\log(1000/16) = 4.135$ before `exp`: a box is at most 62.5 times as wide as its anchor. (The number comes
 from images of 1,000 pixels and anchors of 16.) There is no clamp from below: a tiny box is finite.
 
-On paper: the anchor `(40, 20, 80, 40)` with the deltas (1, 0.5, 3.4657, 2.0273) gives back `(24, 16, 104,
-46)`. With $d_w = 1000$ the width is 40 · 62.5 = 2500.
+On paper: the anchor `(40, 20, 80, 40)` with the deltas (1, 0.5, 3.4657, 2.0273) gives back
+`(24, 16, 104, 46)`. With $d_w = 1000$ the width is 40 · 62.5 = 2500.
 
 ### Exercise: `decode_boxes`
 
@@ -811,7 +837,8 @@ print(f"all boxes come back within 0.001 pixels: {bool((there_and_back - matched
 r"""
 ## The targets of an image
 
-Now put the parts together. For an image with `boxes [M, 4]` and `labels [M]`, every anchor gets
+Now put the parts together. A person gave 1 + 4 numbers for each object: a class and a box. From an image's
+`boxes [M, 4]` and `labels [M]` every anchor gets 1 + 4 numbers:
 
 * a **class**: the label of its object, or 0 for background. One anchor has one class, also where two objects
   compete for it;
