@@ -173,6 +173,8 @@ there is no row at all?
 def match_anchors(iou, threshold=0.5):
     """Which object each anchor answers for.
 
+    Source: Liu et al., "SSD", ECCV 2016, section 2.2; where objects compete, this course's rules.
+
     Args:
         iou (Tensor[M, A]): of every object with every anchor, in 0..1.
         threshold (float): an anchor that is no object's best one needs more IoU than this.
@@ -213,12 +215,12 @@ same(
     [0, 1, 1],
     "anchor 1 is above the threshold with both objects: it takes the one it overlaps more",
 )
+alone = torch.tensor([[0.0, 0.0, 0.0], [0.25, 0.0, 0.125]])
+same(match_anchors(alone), [1, -1, -1], "object 0 overlaps no anchor, so it forces none")
 same(match_anchors(torch.zeros(0, 3)), [-1, -1, -1], "an image without objects: every anchor is background")
 ### BEGIN HIDDEN TESTS
 same(match_anchors(torch.zeros(4, 0)), torch.zeros(0, dtype=torch.int64), "no anchors: an empty answer")
 same(match_anchors(torch.zeros(0, 0)), torch.zeros(0, dtype=torch.int64), "no anchors and no objects")
-untouched_object = torch.tensor([[0.0, 0.0, 0.0], [0.25, 0.0, 0.125]])
-same(match_anchors(untouched_object), [1, -1, -1], "object 0 overlaps no anchor, so it forces none")
 same(match_anchors(torch.zeros(2, 3)), [-1, -1, -1], "no object overlaps any anchor: none is forced")
 twins = torch.tensor([[0.25, 0.75, 0.75, 0.0]])
 same(match_anchors(twins, 0.75), [-1, 0, -1, -1], "of two equal best anchors the first")
@@ -550,13 +552,15 @@ boxes.
 def encode_boxes(boxes, anchors, stds=(0.1, 0.1, 0.2, 0.2)):
     """What a network is to say of each box, measured from its anchor.
 
+    Source: Girshick et al., "Rich feature hierarchies", CVPR 2014, appendix C; the deviations are SSD's.
+
     Args:
         boxes (Tensor[A, 4]): xyxy, in pixels; row i is the box of anchor i.
         anchors (Tensor[A, 4]): likewise.
         stds (4 floats): what the shifts in x and y and the logarithms of width and height are divided by.
 
     Returns:
-        Tensor[A, 4]: dx, dy, dw, dh; zeros where box and anchor are the same.
+        Tensor[A, 4]: dx, dy, dw, dh, without a unit; zeros where box and anchor are the same.
     """
     ### BEGIN SOLUTION
     boxes, anchors = xyxy_to_cxcywh(boxes), xyxy_to_cxcywh(anchors)  # [A, 4]
