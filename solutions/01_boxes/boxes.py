@@ -2,8 +2,7 @@
 r"""
 # 1 · Boxes
 
-In this course we build object detectors from nothing: SSD, Fast and Faster R-CNN, the feature pyramid,
-RetinaNet, FSAF and FCOS. We write every part ourselves, check it and train it.
+In this course we build object detectors from nothing. We write every part ourselves, check it, and train it.
 
 This lesson builds what all the others stand on: boxes, how much two boxes overlap, boxes in a mirrored image,
 and boxes read from an annotation file. You need to know PyTorch tensors. You need to know nothing about
@@ -12,9 +11,10 @@ detection.
 **Time:** about two and a half hours. Six exercises take about 95 minutes, two written questions 20, reading
 and looking the rest.
 
-**How it goes.** Write code where it says `YOUR CODE HERE`, then run the check cell below it. A check that
-fails says what it found, what it expected and where to look. When all is done, use *Restart kernel and run
-all cells* once: it must run from top to bottom.
+**How it goes.** Run the cells from top to bottom. Where it says `YOUR CODE HERE`, replace that line and the
+one below with code of yours, then run the check below it. A check that fails says what it found, what it
+expected and where to look. You see the first part of each check; grading asks for the rest of what the text
+says: random boxes, no boxes at all, numbers in float64.
 """
 
 # %% setup=true
@@ -50,6 +50,17 @@ with figure(alt, width=7.5, height=3, columns=2) as (left, right):
 
 # %% [markdown]
 r"""
+There are three families of detectors, and we build two or more of each:
+
+| family | how it works | detectors | lessons |
+| --- | --- | --- | --- |
+| single-stage | one network says at once what is where, starting from fixed boxes | SSD, RetinaNet | 2 to 5, 11 |
+| two-stage | a first part proposes regions, a second one decides | Fast R-CNN, Faster R-CNN, both with a feature pyramid (FPN) | 8 to 10 |
+| anchor-free | single-stage too, but no fixed boxes to start from | FSAF, FCOS | 12, 13 |
+
+Lessons 6 and 7 serve all of them: one drops repeated detections, the other measures how good a detector is.
+In lesson 14 you put your parts together.
+
 ## 1. Detection is identification and localisation
 
 **Identify:** what is it? The answer is a class, also called *class id*: soda can, dog, star. **Localise:**
@@ -76,13 +87,13 @@ are all stars:
 """
 
 # %%
-many = scenes("train", 100, device="cpu")
-found = [(i, box) for i, each in enumerate(many.targets) for box in each["boxes"][each["labels"] == 4]]
+medium = scenes("train", 100, device="cpu")
+found = [(i, box) for i, each in enumerate(medium.targets) for box in each["boxes"][each["labels"] == 4]]
 stars = [(i, box.int().tolist()) for i, box in found if box[2] - box[0] > 30]
 alt = "Eight cut-outs of stars: turned, chequered or striped, pale or strong, some partly covered."
 with figure(alt, width=7.5, height=1.1, columns=8) as axes:
     for ax, (i, (x1, y1, x2, y2)) in zip(axes, stars):
-        show_image(many.images[i][:, y1:y2, x1:x2], ax)
+        show_image(medium.images[i][:, y1:y2, x1:x2], ax)
 
 # %% [markdown]
 r"""
@@ -207,17 +218,9 @@ def xyxy_to_cxcywh(boxes):
 
 # %% check="xyxy_to_cxcywh" points=2
 can = torch.tensor([[400.0, 120, 540, 400]])
-same(
-    xyxy_to_cxcywh(can),
-    [[470, 260, 140, 280]],
-    "the can: its centre is (470, 260), it is 140 wide and 280 high",
-)
+same(xyxy_to_cxcywh(can), [[470, 260, 140, 280]], "the can's centre is (470, 260), its size 140 by 280")
 tile = torch.tensor([[0.0, 0, 9, 9]])
-same(
-    xyxy_to_cxcywh(tile),
-    [[4.5, 4.5, 9, 9]],
-    "9 pixels from 0 to 9, half of that is 4.5: nothing is rounded, no 1 is added",
-)
+same(xyxy_to_cxcywh(tile), [[4.5, 4.5, 9, 9]], "half of 0 to 9 is 4.5: nothing rounded, no 1 added")
 ### BEGIN HIDDEN TESTS
 from torchvision.ops import box_convert
 
@@ -284,11 +287,7 @@ def cxcywh_to_xyxy(boxes):
 
 # %% check="cxcywh_to_xyxy" points=2
 can = torch.tensor([[470.0, 260, 140, 280]])
-same(
-    cxcywh_to_xyxy(can),
-    [[400, 120, 540, 400]],
-    "the can again: 70 to either side of 470, 140 above and below 260",
-)
+same(cxcywh_to_xyxy(can), [[400, 120, 540, 400]], "the can: 70 left and right of 470, 140 up and down")
 tile = torch.tensor([[4.5, 4.5, 9, 9]])
 same(cxcywh_to_xyxy(tile), [[0, 0, 9, 9]], "half of 9 is 4.5: nothing is rounded")
 ### BEGIN HIDDEN TESTS
@@ -463,15 +462,10 @@ box = torch.tensor([[0.0, 0, 10, 10]])
 same(box_iou(box, torch.tensor([[3.0, 3, 13, 13]])), [[49 / 151]], "7 x 7 shared of 100 + 100 - 49")
 same(box_iou(box, box), [[1]], "a box and itself")
 same(box_iou(box, torch.tensor([[2.0, 4, 7, 8]])), [[20 / 100]], "5 x 4 inside of 10 x 10")
-two, three = (
-    torch.tensor([[0.0, 0, 4, 2], [2, 1, 6, 3]]),
-    torch.tensor([[0.0, 0, 4, 2], [0, 1, 4, 3], [2, 0, 4, 2]]),
-)
-same(
-    box_iou(two, three),
-    [[1, 4 / 12, 4 / 8], [2 / 14, 4 / 12, 2 / 10]],
-    "2 boxes against 3: a row for each of the first",
-)
+two = torch.tensor([[0.0, 0, 4, 2], [2, 1, 6, 3]])
+three = torch.tensor([[0.0, 0, 4, 2], [0, 1, 4, 3], [2, 0, 4, 2]])
+pairs = [[1, 4 / 12, 4 / 8], [2 / 14, 4 / 12, 2 / 10]]
+same(box_iou(two, three), pairs, "2 boxes against 3: a row for each of the first")
 ### BEGIN HIDDEN TESTS
 generator = torch.Generator().manual_seed(4)
 corners, sizes = (
@@ -513,11 +507,8 @@ no boxes at all.
 # %% check="box_iou" part="edges" points=2
 a, b = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[1.0, 6, 3, 8]])
 same(box_iou(a, b), [[0]], "side by side in x, apart in y: they share nothing")
-same(
-    box_iou(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[5.0, 5, 6, 6]])),
-    [[0]],
-    "apart in x and in y: they share nothing",
-)
+near, far = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[5.0, 5, 6, 6]])
+same(box_iou(near, far), [[0]], "apart in x and in y: they share nothing")
 same(box_iou(a, torch.tensor([[4.0, 0, 8, 4]])), [[0]], "boxes that touch along a side share no area")
 ### BEGIN HIDDEN TESTS
 c, d = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[6.0, 1, 8, 3]])
@@ -660,11 +651,7 @@ def flip_boxes(boxes, width):
 
 # %% check="flip_boxes" points=2
 can = torch.tensor([[400.0, 120, 540, 400]])
-same(
-    flip_boxes(can, 640),
-    [[100, 120, 240, 400]],
-    "the can on 640 pixels: 100 from the right border, then 100 from the left",
-)
+same(flip_boxes(can, 640), [[100, 120, 240, 400]], "the can: 100 from the right border, then from the left")
 edge = torch.tensor([[540.0, 0, 640, 50]])
 same(flip_boxes(edge, 640), [[0, 0, 100, 50]], "a box at the right border is then at the left one, from 0 on")
 ### BEGIN HIDDEN TESTS
@@ -698,6 +685,7 @@ inside of the new box should be all there are.
 """
 
 # %%
+can = torch.tensor([[400.0, 120, 540, 400]])
 x1, y1, x2, y2 = flip_boxes(can, 640)[0].int().tolist()
 print("the can's new box:", (x1, y1, x2, y2))
 print("red pixels inside:", (photo.flip(-1)[0, y1:y2, x1:x2] == 200).sum().item(), "of", red)
@@ -808,11 +796,16 @@ a time; each check names the row it asks for.
 
 <details><summary>Beyond the checks: more shapes, more attributes</summary>
 
+The checks ask for none of this; real files may.
+
 VIA has more shapes: `polyline` has points as a polygon has; `point` has `cx, cy` and no size; `ellipse` has
-`cx, cy, rx, ry` and in newer versions of VIA 2 an angle `theta` in radians, with which it reaches
-$\sqrt{r_x^2 \cos^2\theta + r_y^2 \sin^2\theta}$ to either side and $\sqrt{r_x^2 \sin^2\theta + r_y^2
-\cos^2\theta}$ up and down. A region may also have more than one attribute. Nobody can know then which one is
-the class; take the first. The checks ask for none of this, real files may.
+`cx, cy, rx, ry` and in newer versions of VIA 2 an angle `theta` in radians. Left and right, and up and down,
+it reaches
+
+$$\sqrt{r_x^2 \cos^2\theta + r_y^2 \sin^2\theta} \qquad \text{and} \qquad \sqrt{r_x^2 \sin^2\theta + r_y^2 \cos^2\theta}$$
+
+A region may also have more than one attribute. No program can know then which one is the class. Take the
+first.
 
 </details>
 """
@@ -826,7 +819,7 @@ def parse_via(project):
 
     Returns:
         dict: for each file name (boxes, names): boxes Tensor[M, 4] float32, xyxy, in pixels, and names, a
-            list of M strings, both in the order of the file. An image without regions has boxes [0, 4] and [].
+            list of M strings, both in the order of the file. Without regions boxes is [0, 4], names [].
 
     Raises:
         ValueError: if a region has no class name; says which image.
@@ -868,13 +861,12 @@ street = {"filename": "street.png", "size": 9001, "regions": [car], "file_attrib
 boxes_of_street = {"street.png": (torch.tensor([[10.0, 20, 40, 25]]), ["car"])}
 same(parse_via({"street.png9001": street}), boxes_of_street, "VIA 2, an export: regions is a list")
 old_street = {**street, "regions": {"0": car}}
-same(
-    parse_via({"street.png9001": old_street}),
-    boxes_of_street,
-    "VIA 1: regions is a dict, its keys are '0', '1', ...",
-)
+same(parse_via({"street.png9001": old_street}), boxes_of_street, "VIA 1: regions is a dict, {'0': ...}")
 project = {"_via_settings": {}, "_via_img_metadata": {"street.png9001": street}, "_via_attributes": {}}
 same(parse_via(project), boxes_of_street, "a saved project: the images are one level further down")
+meadow = {"filename": "meadow.png", "size": 700, "regions": [], "file_attributes": {}}
+empty = {"meadow.png": (torch.zeros(0, 4), [])}
+same(parse_via({"meadow.png700": meadow}), empty, "an image without regions: boxes [0, 4] and no names")
 ### BEGIN HIDDEN TESTS
 rows = [
     {
@@ -921,7 +913,7 @@ bare = {"_via_img_metadata": {"x.png9": {"filename": "x.png", "regions": {}}}}
 same(
     parse_via(bare),
     {"x.png": (torch.zeros(0, 4), [])},
-    "VIA 1, an image without regions: boxes [0, 4] and no names",
+    "VIA 1, a project, an image without regions",
 )
 same(parse_via({}), {}, "an export without images")
 untouched(
@@ -930,21 +922,13 @@ untouched(
 ### END HIDDEN TESTS
 
 # %% check="parse_via" part="shapes" points=2
+tree = {"name": "circle", "cx": 50, "cy": 30, "r": 8}
+water = {"name": "polygon", "all_points_x": [20, 35, 5], "all_points_y": [52, 40, 60]}
 park = {
     "filename": "park.png",
     "regions": [
-        {
-            "shape_attributes": {"name": "circle", "cx": 50, "cy": 30, "r": 8},
-            "region_attributes": {"species": "oak"},
-        },
-        {
-            "shape_attributes": {
-                "name": "polygon",
-                "all_points_x": [20, 35, 5],
-                "all_points_y": [40, 52, 60],
-            },
-            "region_attributes": {"species": "pond"},
-        },
+        {"region_attributes": {"species": "oak"}, "shape_attributes": tree},
+        {"region_attributes": {"species": "pond"}, "shape_attributes": water},
     ],
 }
 boxes_of_park = {"park.png": ([[42, 22, 58, 38], [5, 40, 35, 60]], ["oak", "pond"])}
@@ -959,36 +943,21 @@ shapes = [
 names = ["cat", "dog", "cat", "bird"]
 zoo = [{"shape_attributes": shape, "region_attributes": {"tier": name}} for shape, name in zip(shapes, names)]
 boxes = torch.tensor([[1.5, 2, 8.5, 5], [3, 11, 9, 30], [-2.5, 84, 10.5, 97], [60, 70, 62, 79]])
-same(
-    parse_via({"z": {"filename": "zoo.jpg", "regions": zoo}}),
-    {"zoo.jpg": (boxes, names)},
-    "four regions of three shapes",
-)
+images = {"zoo.jpg3": {"filename": "zoo.jpg", "regions": zoo}}
+same(parse_via(images), {"zoo.jpg": (boxes, names)}, "four regions of three shapes")
 ### END HIDDEN TESTS
 
 # %% check="parse_via" part="errors" points=1
 nameless = {"shape_attributes": {"name": "circle", "cx": 5, "cy": 5, "r": 2}, "region_attributes": {}}
 lake = {"filename": "lake.png", "regions": [nameless]}
-raises(
-    ValueError,
-    "lake.png",
-    parse_via,
-    {"lake.png1": lake},
-    hint="a region without attributes: say in which image",
-)
+which = "a region without attributes: say in which image"
+raises(ValueError, "lake.png", parse_via, {"lake.png1": lake}, hint=which)
 ### BEGIN HIDDEN TESTS
 unset = {**nameless, "region_attributes": {"class": ""}}
-harbour = {
-    "filename": "harbour.png",
-    "regions": {"0": {**nameless, "region_attributes": {"class": "ship"}}, "1": unset},
-}
-raises(
-    ValueError,
-    "harbour.png",
-    parse_via,
-    {"l1": {**lake, "regions": []}, "h1": harbour},
-    hint="the class of a region left empty",
-)
+ship = {**nameless, "region_attributes": {"class": "ship"}}
+harbour = {"filename": "harbour.png", "regions": {"0": ship, "1": unset}}
+both = {"lake.png1": {**lake, "regions": []}, "harbour.png2": harbour}
+raises(ValueError, "harbour.png", parse_via, both, hint="the second of two regions has an empty class")
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -1004,10 +973,10 @@ parsed = parse_via(project)
 print("images:", len(parsed), "and boxes:", sum(len(boxes) for boxes, _ in parsed.values()))
 equal = [torch.equal(boxes, each["boxes"]) for (boxes, _), each in zip(parsed.values(), data.targets)]
 print("the boxes of the scenes, to the last bit:", all(equal))
-file, (boxes, names) = list(parsed.items())[6]
+boxes, words = list(parsed.values())[6]
 alt = "Another scene, a cross that partly hides a disk, with boxes and names read from the project file."
 with figure(alt, width=4, height=3) as ax:
-    show_boxes(boxes, "truth", image=data.images[6], labels=names, ax=ax)
+    show_boxes(boxes, "truth", image=data.images[6], labels=words, ax=ax)
 
 # %% [markdown]
 r"""
@@ -1016,10 +985,10 @@ is background.
 """
 
 # %%
-classes = sorted({name for _, names in parsed.values() for name in names})
-labels = torch.tensor([classes.index(name) + 1 for name in names])
+classes = sorted({word for _, words in parsed.values() for word in words})
+labels = torch.tensor([classes.index(word) + 1 for word in words])
 print(classes)
-print(names, "->", labels.tolist())
+print(words, "->", labels.tolist())
 
 # %% [markdown]
 r"""
@@ -1045,11 +1014,10 @@ dtype.
 | `box_area` | `ops.box_area` | `Boxes.area` | `HorizontalBoxes.areas` |
 | `box_iou` | `ops.box_iou` | `pairwise_iou` | `bbox_overlaps` |
 | `flip_boxes` | `transforms.v2.RandomHorizontalFlip` | `HFlipTransform.apply_box` | `bbox_flip` |
-| `parse_via` | none | none | none |
 
-`coursekit.data.via.read` is our longer `parse_via`: it reads CSV too, lets you say which attribute is the
-class, and checks that the images are there. `voc.read` and `coco.read` do it for the other two common
-formats.
+None of them reads VIA files. `coursekit.data.via.read` is our longer `parse_via`: it reads CSV too, lets you
+say which attribute is the class, and checks that the images are there. `voc.read` and `coco.read` do it for
+the other two common formats.
 
 **Further reading**
 
