@@ -191,6 +191,10 @@ LIBRARY = {
     ),
     "encode_boxes": ("torchvision.models.detection._utils.BoxCoder", "torchvision.models.detection._utils.encode_boxes"),
     "decode_boxes": ("torchvision.models.detection._utils.BoxCoder",),
+    "anchor_targets": (
+        "torchvision.models.detection._utils.SSDMatcher",
+        "torchvision.models.detection._utils.Matcher",
+    ),
     "smooth_l1_loss": (
         "torch.nn.functional.smooth_l1_loss",
         "torch.nn.functional.huber_loss",
