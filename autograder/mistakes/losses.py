@@ -243,6 +243,16 @@ MISTAKES = {
             edits=(("count = positive.sum().clamp(min=1)", "count = positive.sum().clamp(min=1)\n    if not positive.any():\n        return logits.new_zeros(()), logits.new_zeros(())"),),
         ),
         Mistake(
+            "constant localisation without positives",
+            "without positives the localisation is a new 0 that no gradient flows from; the sum of no rows of `deltas` is a 0 too, with one",
+            edits=(("    return classification, localisation", "    if not positive.any():\n        localisation = deltas.new_zeros(())\n    return classification, localisation"),),
+        ),
+        Mistake(
+            "no gradient for the offsets",
+            "the localisation loss is cut off from the deltas: compute with them as they came, without .detach() or .item()",
+            edits=(("smooth_l1_loss(deltas[positive]", "smooth_l1_loss(deltas.detach()[positive]"),),
+        ),
+        Mistake(
             "images without positives left out",
             "an image without positives adds nothing; its hardest negatives should count, see mine_hard_negatives",
             edits=(("positive | mined & (labels == 0)", "positive | mined & (labels == 0) & positive.any(dim=1, keepdim=True)"),),

@@ -12,6 +12,7 @@ must be heard. We build the loss of SSD, in three functions.
 """
 
 # %% setup=true
+import dataclasses
 import math
 
 import torch
@@ -20,8 +21,10 @@ import torch.nn.functional as F
 from coursekit import plot
 from coursekit.checks import check, passed, raises, same, untouched
 from coursekit.data import scenes
+from coursekit.data.scenes import DIFFICULTIES
 from coursekit.earlier import earlier
 
+box_iou = earlier("box_iou")
 linear_scales = earlier("linear_scales")
 ssd_anchors = earlier("ssd_anchors")
 anchor_targets = earlier("anchor_targets")
@@ -37,7 +40,8 @@ GRIDS = [(40, 30), (20, 15), (10, 8), (5, 4), (3, 2), (2, 1)]
 scales = [(s, s) for s in linear_scales(6, 0.06, 0.6).tolist()]
 anchors = ssd_anchors(GRIDS, scales, [1, 2, 3, 1 / 2, 1 / 3], (160, 120))
 
-data = scenes("train", 40, size=(160, 120))
+plain = dataclasses.replace(DIFFICULTIES["easy"], noise=0.0, clouds=0.0)
+data = scenes("train", 40, size=(160, 120), difficulty=plain)
 matched = [anchor_targets(anchors, target["boxes"].cpu(), target["labels"].cpu()) for target in data.targets]
 positives = torch.tensor([(labels > 0).sum() for labels, _ in matched])
 number = int((positives - 10).abs().argmin())  # a scene with about ten
@@ -70,7 +74,7 @@ twice). L2 takes $u^2$, L1 takes $|u|$. Look at the slopes on the right: they ar
 
 # %%
 u = torch.linspace(-3, 3, 121)
-curves = {"L2": u**2, "L1": u.abs(), "smooth L1": torch.where(u.abs() < 1, u**2 / 2, u.abs() - 0.5)}
+curves = {"L2": u**2, "L1": u.abs(), "smooth L1": F.smooth_l1_loss(u, torch.zeros(121), reduction="none")}
 with plot.figure("Left, three losses: a steep parabola, a V, and a V with a round bottom. Right, their slopes: L2's grows without end, L1's jumps from -1 to 1 at 0, smooth L1's goes from -1 to 1 in a straight line.", width=8, height=3, columns=2) as (left, right):
     for look, (name, values) in enumerate(curves.items()):
         plot.curve(u, values, look, name, ax=left)
@@ -333,7 +337,6 @@ hard negatives lie. They are the near misses, the anchors that teach a detector 
 """
 
 # %%
-box_iou = earlier("box_iou")
 overlap = box_iou(data.targets[number]["boxes"].cpu(), anchors).amax(0)
 made_up = overlap + 0.1 * torch.rand(len(anchors), generator=torch.Generator().manual_seed(0))
 mined = mine_hard_negatives(made_up[None], labels[None] > 0)[0]
@@ -447,6 +450,7 @@ logits, deltas = several[0].clone().requires_grad_(), several[1].clone().require
 sum(ssd_loss(logits, deltas, *several[2:])).backward()
 expected = several[0].clone().requires_grad_(), several[1].clone().requires_grad_()
 sum(losses_one_by_one(*expected, *several[2:])).backward()
+same([logits.grad is None, deltas.grad is None], [False, False], "a gradient reaches the logits and the offsets")
 same(logits.grad, expected[0].grad, "the gradient for the logits: of positives and hard negatives, of nothing else")
 same(deltas.grad, expected[1].grad, "the gradient for the offsets: of positives alone")
 ### END HIDDEN TESTS
@@ -454,6 +458,9 @@ same(deltas.grad, expected[1].grad, "the gradient for the offsets: of positives 
 # %% check="ssd_loss" part="edges" points=3
 nothing = torch.zeros(2, 5, dtype=torch.int64)
 same(ssd_loss(torch.zeros(2, 5, 3), torch.ones(2, 5, 4), nothing, torch.zeros(2, 5, 4)), (torch.tensor(6 * 1.0986123), torch.tensor(0.0)), "no positive in two images: three hard negatives of each, divided by 1; no offsets")
+resting = torch.zeros(2, 5, 4, requires_grad=True)
+ssd_loss(torch.zeros(2, 5, 3), resting, nothing, torch.zeros(2, 5, 4))[1].backward()
+same(resting.grad, torch.zeros(2, 5, 4), "no positive: the localisation is 0 and can still be differentiated, with a slope of 0")
 logits = torch.zeros(1, 5, 3)
 logits[0, 4] = torch.tensor([0.0, 50, 0])
 ignored = torch.tensor([[1, 0, 0, 0, -1]])

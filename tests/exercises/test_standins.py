@@ -4,7 +4,6 @@ It is a student's `earlier` function while theirs does not pass, and everyone's 
 """
 
 import inspect
-import math
 from pathlib import Path
 
 import pytest
@@ -256,4 +255,4 @@ def test_ssd_loss_differs_on_an_ignored_anchor():
     logits[ignored == -1] = torch.tensor([-50.0, 50, 0, 0], dtype=logits.dtype)  # surely wrong, if it counted
     ours, theirs = (function(logits, deltas, ignored, targets) for function in (reference, standin))
     assert ours[0] < 20 < theirs[0] - ours[0]
-    assert math.isclose(ours[1], theirs[1])
+    torch.testing.assert_close(ours[1], theirs[1])
