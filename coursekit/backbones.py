@@ -218,7 +218,7 @@ def load_weights(model, path):
         FileNotFoundError: if there is no such file.
         ValueError: if names or shapes differ; lists them.
     """
-    state = {key: value.float() if value.is_floating_point() else value for key, value in read_state(path).items()}
+    state = read_state(path)
     end = ("fc.", "classifier.")
     expected = {key: value for key, value in model.state_dict().items() if not key.startswith(end)}
     found = {key: value for key, value in state.items() if not key.startswith(end)}
@@ -235,7 +235,7 @@ def load_weights(model, path):
     if told:
         kind = type(model).__name__
         raise ValueError(f"{path} does not hold the weights of this {kind}. {'; '.join(told)}")
-    model.load_state_dict(found, strict=False)
+    model.load_state_dict(found, strict=False)  # copies into the model's own tensors, so 16 bits become 32
 
 
 def read_state(path):

@@ -45,7 +45,20 @@ def test_a_resnet_gives_torchvisions_own_features(name):
             assert torch.equal(ours(IMAGES)[level], expected)
 
 
-@pytest.mark.parametrize("name, level", [("mobilenet_v2", "c5"), ("vgg16", "c5")])
+@pytest.mark.parametrize("name, level, layers", [("mobilenet_v2", "c3", 7), ("mobilenet_v2", "c4", 14), ("mobilenet_v2", "c5", 19)])
+def test_mobilenets_maps_are_those_before_the_size_halves(name, level, layers):
+    ours = make(name).eval()
+    torch.manual_seed(0)
+    features = torchvision.models.get_model(name, weights=None).eval().features
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbones.IMAGENET_MEAN, backbones.IMAGENET_STD))
+    with torch.no_grad():
+        expected = features[:layers]((IMAGES - mean) / std)
+        assert torch.equal(ours(IMAGES)[level], expected)
+        if layers < len(features):
+            assert features[layers](expected).shape[-1] == expected.shape[-1] / 2
+
+
+@pytest.mark.parametrize("name, level", [("vgg16", "c5")])
 def test_the_last_map_is_the_input_of_torchvisions_classifier(name, level):
     ours = make(name).eval()
     torch.manual_seed(0)

@@ -132,6 +132,13 @@ def test_boxes_in_another_order_are_suspected():
         assert evaluate_detections(found, TRUTHS, CLASSES).AP == 0
 
 
+@pytest.mark.filterwarnings("ignore:1 of 1 detected boxes end")
+def test_a_box_that_ends_before_it_starts_matches_nothing():
+    truths = [{"boxes": torch.tensor([[40.0, 5, 75, 25]]), "labels": torch.tensor([1])}]
+    found = [{"boxes": torch.tensor([[40.0, 5, 5, 25]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.9])}]
+    assert evaluate_detections(found, truths, CLASSES).AP == 0
+
+
 @pytest.mark.parametrize("sides", [(0, 10), (96, 32)])
 def test_limits_of_size_must_rise(sides):
     with pytest.raises(ValueError, match="expected 0 < small < large"):

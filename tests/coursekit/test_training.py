@@ -127,6 +127,71 @@ def test_an_interrupted_run_that_goes_on_equals_one_that_was_not_bit_for_bit(bf1
     assert same(weights(other), weights(whole))
 
 
+def test_a_run_goes_on_in_the_precision_it_began_with(tmp_path, monkeypatch):
+    """A session may come back on another machine; the weights must not change their precision half-way."""
+    path, model = tmp_path / "run.safetensors", make_model()
+
+    def interrupted(model, images, targets):
+        signal.raise_signal(signal.SIGINT)
+        return loss(model, images, targets)
+
+    fit(model, interrupted, make_data(), steps=3, batch_size=8, bf16=True, checkpoint=path)
+    monkeypatch.setattr(training, "bf16_pays", lambda device: False)
+    seen = []
+
+    def watching(model, images, targets):
+        seen.append(torch.is_autocast_enabled("cpu"))
+        return loss(model, images, targets)
+
+    fit(model, watching, make_data(), steps=3, batch_size=8, checkpoint=path)
+    assert seen == [True, True]
+
+
+def test_gradients_are_clipped_to_the_given_norm():
+    model = make_model()
+    fit(model, loss, make_data(), steps=1, batch_size=8, clip=1e-3)
+    assert torch.cat([p.grad.flatten() for p in model.parameters()]).norm() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_weight_decay_pulls_weights_to_zero():
+    norms = []
+    for decay in (0.0, 50.0):
+        model = make_model()
+        fit(model, loss, make_data(), steps=3, batch_size=8, weight_decay=decay)
+        norms.append(model[7].weight.norm())
+    assert norms[1] < 0.9 * norms[0]
+
+
+def test_weights_with_two_names_are_saved_and_come_back(tmp_path):
+    """A head that is shared over levels stands in the model several times."""
+
+    def tied():
+        model = make_model()
+        return nn.ModuleDict({"first": model, "second": model})
+
+    path, one, other = tmp_path / "run.safetensors", tied(), tied()
+    fit(one, lambda m, i, t: loss(m["second"], i, t), make_data(), steps=2, batch_size=8, checkpoint=path)
+    training.load_model(other, path)
+    assert same(weights(one), weights(other))
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    import safetensors.torch
+
+    path = tmp_path / "run.safetensors"
+    fit(make_model(), lambda m, i, t: signal.raise_signal(signal.SIGINT) or loss(m, i, t), make_data(), steps=3,
+        batch_size=8, checkpoint=path)  # fmt: skip
+
+    def full(tensors, part, metadata):
+        part.write_bytes(b"half of")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        fit(make_model(), loss, make_data(), steps=3, batch_size=8, checkpoint=path)
+    assert training.read_checkpoint(path)[1]["step"] == 1
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path, capsys):
     path, model = tmp_path / "run.safetensors", make_model()
     first = fit(model, loss, make_data(), steps=3, batch_size=8, checkpoint=path)
