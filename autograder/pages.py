@@ -35,6 +35,8 @@ class Item:
             return "waits for a mark"
         if self.by_hand:
             return "marked by hand"
+        if self.exercise is None and not self.score:
+            return "no answer"
         return "passed" if self.score >= self.points else "partly passed" if self.score else "not passed"
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 
 import nbformat
 import pytest
@@ -87,6 +88,9 @@ def honest(lesson):
         "added cell that never ends": changed(lesson, insert_before("box_area", "seven = 7\nwhile True: pass")),
         "tries it in the cell for ever": changed(lesson, box_area=AREA + "\nwhile True: pass"),
         "windows line ends": changed(lesson, box_area=AREA.replace("\n", "\r\n") + "\r\n\r\n"),
+        "asks whether it is graded": changed(
+            lesson, box_area="import os\nassert os.environ['NBGRADER_EXECUTION'] == 'autograde'\n" + AREA  # training.fit asks too
+        ),
         "metadata lost": changed(lesson, without_metadata),
         "check moved to the front": changed(lesson, check_moved_to_the_front),
         "every cell twice": changed(lesson, every_cell_twice),
@@ -216,6 +220,21 @@ def test_feedback_says_what_happened(graded):
 def test_killing_the_grading_process_costs_this_hand_in_only(graded):
     row = graded.marks("kills the grader")
     assert row["score"] == "0" and "its grading process ended (exit code -9)" in row["notes"]
+
+
+def test_hand_in_has_a_time_limit_of_its_own(course, small, monkeypatch):
+    from autograder import grade, handin
+
+    monkeypatch.setattr(grade, "BUDGET", 3)
+    notebook = changed(small)
+    for _ in range(8):
+        insert_before("box_iou", "while True: pass")(notebook)
+    lesson = handin.load_lesson(course / "solutions" / "01_small" / "small.py")
+    submitted = [(cell.cell_type, cell.source, cell) for cell in notebook.cells]
+    started = time.monotonic()
+    verdicts = grade.judge_hand_in(lesson, handin.restore(lesson, submitted), timeout=1.5)
+    assert time.monotonic() - started < 8 and verdicts["box_area"].score == 2
+    assert verdicts["box_iou"].visible["message"] == "not reached: the hand-in had used its 4.5 s"
 
 
 def test_untrusted_text_is_escaped(graded):
