@@ -13,7 +13,7 @@ IOU = "    return intersection / torch.where(union > 0, union, 1)"
 RECT = 'box = [x, y, x + shape["width"], y + shape["height"]]'
 NAME = 'name = str(next(iter(attributes.values()), "")).strip()'
 TENSOR = "torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)"
-PIXELS = "coordinates here are edges, not pixel numbers: from 3 to 5 are two pixels, so nothing is added "
+PIXELS = "coordinates here are edges, not pixel indices: from 3 to 5 are two pixels, so nothing is added "
 "or taken off"
 IN_PLACE = "the tensor that came in is changed: the caller still needs it, so make a new one"
 
@@ -485,7 +485,7 @@ MISTAKES = {
     "flip_boxes": [
         Mistake(
             "W - x - 1",
-            "everything is 1 too far left: W - 1 - x is for numbers of pixels, and coordinates here are "
+            "everything is 1 too far left: W - 1 - x is for pixel indices, and coordinates here are "
             "edges. "
             "The right border of the image, x = W, becomes 0",
             mirror("width - x2 - 1", "y1", "width - x1 - 1", "y2"),
