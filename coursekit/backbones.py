@@ -25,12 +25,13 @@ class Backbone(nn.Module):
     """Stages in a row, of which some give their output.
 
     Args:
-        stages (dict[str, Module]): "stem", "c2", "c3", "c4", "c5" in this order; c2 ends at stride 4, c5 at 32.
+        stages (dict[str, Module]): "stem", "c2", "c3", "c4", "c5" in this order; c2 ends at stride 4, c5 at
+            32.
         channels (dict[str, int]): how many each level gives.
         levels (tuple of str): which levels are wanted; later stages are left out.
         mean, std (float or 3 floats): an input channel becomes (x - mean) / std.
-        train_from (str): the first stage that learns, "nothing" for none. Stages before it are frozen: their weights
-            get no gradient and their batch norms stay as they are, also in training mode.
+        train_from (str): the first stage that learns, "nothing" for none. Stages before it are frozen: their
+            weights get no gradient and their batch norms stay as they are, also in training mode.
     """
 
     def __init__(self, stages, channels, levels=DETECTION_LEVELS, mean=0.5, std=0.25, train_from="stem"):
@@ -59,7 +60,9 @@ class Backbone(nn.Module):
         """Feature maps of images in 0..1: Tensor[B, 3, H, W] -> dict of Tensor[B, C, ⌈H/s⌉, ⌈W/s⌉]."""
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             found = f"{images.dtype} {tuple(images.shape)}"
-            raise ValueError(f"images are {found}, expected floats in 0..1 of shape (batch, 3, height, width)")
+            raise ValueError(
+                f"images are {found}, expected floats in 0..1 of shape (batch, 3, height, width)"
+            )
         maps, x = {}, (images - self.mean) / self.std
         for name, stage in self.stages.items():
             x = stage(x)
@@ -68,7 +71,7 @@ class Backbone(nn.Module):
         return maps
 
     def train(self, mode=True):
-        """As for any module, but frozen stages stay in evaluation mode: their batch statistics do not move."""
+        """As for any module, but frozen stages stay in evaluation mode: their statistics do not move."""
         super().train(mode)
         for name in self.frozen:
             if name in self.stages:
@@ -77,7 +80,7 @@ class Backbone(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions beside a shortcut, at half the size. [B, before, H, W] -> [B, after, ⌈H/2⌉, ⌈W/2⌉].
+    """Two 3×3 convolutions beside a shortcut, at half the size. [B, b, H, W] -> [B, a, ⌈H/2⌉, ⌈W/2⌉].
 
     Source: He et al., CVPR 2016, figure 2 and option B (arXiv:1512.03385).
     """
@@ -91,7 +94,9 @@ class ResidualBlock(nn.Module):
             nn.Conv2d(after, after, 3, padding=1, bias=False),
             nn.BatchNorm2d(after),
         )
-        self.shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=2, bias=False), nn.BatchNorm2d(after))
+        self.shortcut = nn.Sequential(
+            nn.Conv2d(before, after, 1, stride=2, bias=False), nn.BatchNorm2d(after)
+        )
 
     def forward(self, x):
         return torch.relu(self.convolutions(x) + self.shortcut(x))
@@ -120,12 +125,12 @@ def small_trunk(levels=DETECTION_LEVELS, *, mean=0.5, std=0.25):
 
 
 def resnet18(weights=None, **options):
-    """torchvision's ResNet-18: 128, 256, 512 channels at c3, c4, c5; 11 M parameters. See `pretrained` for options."""
+    """torchvision's ResNet-18: 128, 256, 512 channels; 11 M parameters. See `pretrained` for options."""
     return pretrained("resnet18", weights, **options)
 
 
 def resnet34(weights=None, **options):
-    """torchvision's ResNet-34: 128, 256, 512 channels at c3, c4, c5; 21 M parameters. See `pretrained` for options."""
+    """torchvision's ResNet-34: 128, 256, 512 channels; 21 M parameters. See `pretrained` for options."""
     return pretrained("resnet34", weights, **options)
 
 
@@ -154,11 +159,11 @@ def pretrained(name, weights=None, *, levels=DETECTION_LEVELS, frozen_norm=False
 
     Args:
         name (str): "resnet18", "resnet34", "resnet50", "mobilenet_v2" or "vgg16".
-        weights (None, "imagenet" or path): fresh ones, torchvision's `IMAGENET1K_V1` (downloaded once into torch's
-            cache), or a state dict of the same torchvision model in a `.pth` or `.safetensors` file.
+        weights (None, "imagenet" or path): fresh ones, torchvision's `IMAGENET1K_V1` (downloaded once into
+            torch's cache), or a state dict of the same torchvision model in a `.pth` or `.safetensors` file.
         levels (tuple of str): some of "c2", "c3", "c4", "c5".
-        frozen_norm (bool): batch norms as torchvision's FrozenBatchNorm2d, whose statistics, scale and shift stay.
-            For small batches.
+        frozen_norm (bool): batch norms as torchvision's FrozenBatchNorm2d, whose statistics, scale and shift
+            stay. For small batches.
         train_from (str): the first stage that learns: "stem", "c2", "c3", "c4", "c5", or "nothing".
         mean, std (float or 3 floats): what the weights were trained with; the default is torchvision's.
 
@@ -177,8 +182,8 @@ def pretrained(name, weights=None, *, levels=DETECTION_LEVELS, frozen_norm=False
         model = torchvision.models.get_model(name, weights=official, **norm)
     except URLError as error:
         raise ConnectionError(
-            f"torchvision's weights of {name} cannot be downloaded ({error.reason}): go online once, or give the "
-            f"path of a state dict of torchvision's {name}; weights=None trains from nothing"
+            f"torchvision's weights of {name} cannot be downloaded ({error.reason}): go online once, or "
+            f"give the path of a state dict of torchvision's {name}; weights=None trains from nothing"
         ) from error
     if weights not in (None, "imagenet"):
         load_weights(model, weights)
@@ -203,7 +208,9 @@ def parts(name, model):
         cuts = {"stem": (0, 5), "c2": (5, 16), "c3": (16, 23), "c4": (23, 30), "c5": (30, 31)}
         channels = {"c2": 256, "c3": 512, "c4": 512, "c5": 512}
     else:
-        raise ValueError(f"no backbone {name!r}, expected resnet18, resnet34, resnet50, mobilenet_v2 or vgg16")
+        raise ValueError(
+            f"no backbone {name!r}, expected resnet18, resnet34, resnet50, mobilenet_v2 or vgg16"
+        )
     return {stage: model.features[first:end] for stage, (first, end) in cuts.items()}, channels
 
 
@@ -231,7 +238,11 @@ def load_weights(model, path):
         if key in found and found[key].shape != value.shape
     ]
     problems = [(missing, "missing"), (unexpected, "not expected"), (shapes, "of another shape")]
-    told = [f"{len(keys)} {what}: {', '.join(keys[:3])}{', ...' * (len(keys) > 3)}" for keys, what in problems if keys]
+    told = [
+        f"{len(keys)} {what}: {', '.join(keys[:3])}{', ...' * (len(keys) > 3)}"
+        for keys, what in problems
+        if keys
+    ]
     if told:
         kind = type(model).__name__
         raise ValueError(f"{path} does not hold the weights of this {kind}. {'; '.join(told)}")
@@ -249,6 +260,10 @@ def read_state(path):
         return load_file(path)
     state = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        inside = f"a dict of {', '.join(map(str, list(state)[:4]))}" if isinstance(state, dict) else type(state).__name__
+        inside = (
+            f"a dict of {', '.join(map(str, list(state)[:4]))}"
+            if isinstance(state, dict)
+            else type(state).__name__
+        )
         raise ValueError(f"{path} holds {inside}, expected a state dict: names and tensors")
     return state

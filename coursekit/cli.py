@@ -18,7 +18,7 @@ EXTRAS = {"notebooks": "open the lessons", "instructor": "build and grade", "dev
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report. `state` is "ok", "note" (works, but to be known) or "WRONG"; `todo` is what to do."""
+    """One line of the report. `state` is "ok", "note" (good to know) or "WRONG"; `todo` is what to do."""
 
     state: str
     what: str
@@ -31,7 +31,9 @@ class Finding:
 def main(arguments=None):
     """The `coursekit` command. Returns the exit code: 0 if all is right, 1 if something is wrong."""
     parser = argparse.ArgumentParser(prog="coursekit", description=__doc__)
-    parser.add_argument("command", choices=["doctor"], help="look at this machine: nothing is changed or downloaded")
+    parser.add_argument(
+        "command", choices=["doctor"], help="look at this machine: nothing is changed or downloaded"
+    )
     parser.parse_args(arguments)
     return doctor()
 
@@ -39,13 +41,26 @@ def main(arguments=None):
 def doctor():
     """Prints what is found, line by line as it is found; returns 0 if nothing is wrong, else 1."""
     wrong = 0
-    for look in (look_at_python, look_at_packages, look_at_operators, look_at_devices, look_at_disk, look_at_data):
+    for look in (
+        look_at_python,
+        look_at_packages,
+        look_at_operators,
+        look_at_devices,
+        look_at_disk,
+        look_at_data,
+    ):
         try:
             for finding in look():
                 print(finding, flush=True)
                 wrong += finding.state == "WRONG"
         except Exception as error:  # a doctor that falls ill helps nobody: the other lines still come
-            print(Finding("WRONG", f"{look.__name__.replace('_', ' ')} failed: {said(error)}", "see the lines above first"))
+            print(
+                Finding(
+                    "WRONG",
+                    f"{look.__name__.replace('_', ' ')} failed: {said(error)}",
+                    "see the lines above first",
+                )
+            )
             wrong += 1
     print(f"\n{wrong} thing{'s are' if wrong > 1 else ' is'} wrong." if wrong else "\nAll right.")
     return min(wrong, 1)
@@ -61,11 +76,13 @@ def look_at_python():
 
 
 def look_at_packages():
-    """Every package that coursekit asks for: there, of a fitting version, and importable; optional ones: there."""
+    """Every package that coursekit asks for: there, of a fitting version, importable; optional ones there."""
     try:
         asked = importlib.metadata.requires("coursekit") or []
     except importlib.metadata.PackageNotFoundError:
-        yield Finding("WRONG", "coursekit is not installed in this Python", "pip install -e . in the project's folder")
+        yield Finding(
+            "WRONG", "coursekit is not installed in this Python", "pip install -e . in the project's folder"
+        )
         return
     try:
         from packaging.requirements import Requirement
@@ -74,13 +91,17 @@ def look_at_packages():
         return
     optional = {}
     for requirement in map(Requirement, asked):
-        extra = next((name for name in EXTRAS if requirement.marker and f'"{name}"' in str(requirement.marker)), None)
+        extra = next(
+            (name for name in EXTRAS if requirement.marker and f'"{name}"' in str(requirement.marker)), None
+        )
         if not extra:
             yield look_at_package(requirement)
         elif requirement.name != "coursekit" and look_at_version(requirement).state != "ok":
             optional.setdefault(extra, []).append(look_at_version(requirement).what)
     for extra, lacking in optional.items():
-        yield Finding("note", f"to {EXTRAS[extra]}: {'; '.join(lacking)}", f'pip install -e ".[{extra}]" if wanted here')
+        yield Finding(
+            "note", f"to {EXTRAS[extra]}: {'; '.join(lacking)}", f'pip install -e ".[{extra}]" if wanted here'
+        )
     if not optional:
         yield Finding("ok", "what it takes to open lessons, to build, grade and test is installed too")
 
@@ -108,7 +129,9 @@ def look_at_package(requirement):
         importlib.import_module(MODULES.get(requirement.name, requirement.name))
     except Exception as error:  # broken binaries raise anything: OSError, RuntimeError, ValueError, ...
         again = f'pip install --force-reinstall --no-deps "{requirement.name}{requirement.specifier}"'
-        return Finding("WRONG", f"{requirement.name} is installed but cannot be imported: {said(error)}", again)
+        return Finding(
+            "WRONG", f"{requirement.name} is installed but cannot be imported: {said(error)}", again
+        )
     return finding
 
 
@@ -120,9 +143,15 @@ def look_at_operators():
     try:
         import torchvision
 
-        kept = torchvision.ops.nms(torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8]]), torch.tensor([0.5, 0.9]), 0.5)
+        kept = torchvision.ops.nms(
+            torch.tensor([[0.0, 0, 9, 9], [0, 0, 9, 8]]), torch.tensor([0.5, 0.9]), 0.5
+        )
     except Exception as error:
-        yield Finding("WRONG", f"torchvision's operators do not run with torch {torch.__version__}: {said(error)}", together)
+        yield Finding(
+            "WRONG",
+            f"torchvision's operators do not run with torch {torch.__version__}: {said(error)}",
+            together,
+        )
         return
     pair = f"torch {torch.__version__} and torchvision {torchvision.__version__}"
     if kept.tolist() == [1]:
@@ -138,9 +167,13 @@ def look_at_devices():
     devices = [torch.device("cpu")] + [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
     if len(devices) == 1 and shutil.which("nvidia-smi"):
         what = f"nvidia-smi is there, but torch {torch.__version__} sees no GPU"
-        yield Finding("note", what, "run nvidia-smi; if it shows the GPU, install the torch that fits its driver")
+        yield Finding(
+            "note", what, "run nvidia-smi; if it shows the GPU, install the torch that fits its driver"
+        )
     elif len(devices) == 1:
-        yield Finding("note", "no CUDA device: lessons are made for two CPU cores, each training takes minutes")
+        yield Finding(
+            "note", "no CUDA device: lessons are made for two CPU cores, each training takes minutes"
+        )
     for device in devices:
         if device.type == "cuda":
             properties = torch.cuda.get_device_properties(device)
@@ -170,12 +203,18 @@ def look_at_training(device):
         yield Finding("note", f"{device} does not multiply bfloat16 itself: fit uses float32 there")
         return
     faster = training_seconds(device, bf16=True)
-    seconds = min(seconds, training_seconds(device, bf16=False))  # before and after, as other programs disturb
-    yield Finding("ok", f"fit uses bfloat16 on {device}: this step takes {1000 * faster:.0f} ms, in float32 {1000 * seconds:.0f}")
+    seconds = min(
+        seconds, training_seconds(device, bf16=False)
+    )  # before and after, as other programs disturb
+    yield Finding(
+        "ok",
+        f"fit uses bfloat16 on {device}: this step takes {1000 * faster:.0f} ms, "
+        f"in float32 {1000 * seconds:.0f}",
+    )
 
 
 def training_seconds(device, bf16):
-    """The shortest of six training steps of a small trunk on 8 images of 128×128 pixels, after a first one."""
+    """The shortest of six training steps of a small trunk on 8 images of 128×128 pixels."""
     import torch
 
     from coursekit.backbones import small_trunk
@@ -195,7 +234,9 @@ def training_seconds(device, bf16):
     data = DetectionData(images, nothing, ("object",), device=device)
     graded = os.environ.pop("NBGRADER_EXECUTION", None)
     try:
-        history = fit(small_trunk(), loss, data, steps=8, batch_size=8, device=device, bf16=bf16, progress=False)
+        history = fit(
+            small_trunk(), loss, data, steps=8, batch_size=8, device=device, bf16=bf16, progress=False
+        )
     finally:
         if graded is not None:
             os.environ["NBGRADER_EXECUTION"] = graded
@@ -213,9 +254,13 @@ def look_at_disk():
     free = shutil.disk_usage(place).free / 1e9
     what = f"downloads go to {cache}, {free:.0f} GB free"
     if not place.is_dir() or not os.access(place, os.W_OK):
-        yield Finding("WRONG", f"{what}, but {place} cannot be written", "set COURSEKIT_CACHE to a folder of yours")
+        yield Finding(
+            "WRONG", f"{what}, but {place} cannot be written", "set COURSEKIT_CACHE to a folder of yours"
+        )
     elif free < ROOM_NEEDED:
-        yield Finding("WRONG", what, f"free {ROOM_NEEDED} GB, or set COURSEKIT_CACHE to a folder on another disk")
+        yield Finding(
+            "WRONG", what, f"free {ROOM_NEEDED} GB, or set COURSEKIT_CACHE to a folder on another disk"
+        )
     else:
         yield Finding("ok", what)
 
@@ -228,13 +273,20 @@ def look_at_data():
     if given and not Path(given).is_dir():
         yield Finding("WRONG", f"COURSEKIT_DATA is {given}, which is no folder", "correct or unset it")
     else:
-        yield Finding("ok", f"COURSEKIT_DATA is {given}" if given else "COURSEKIT_DATA is not set: sets come from the cache")
+        yield Finding(
+            "ok",
+            f"COURSEKIT_DATA is {given}" if given else "COURSEKIT_DATA is not set: sets come from the cache",
+        )
     for name, chosen in download.sets().items():
         splits = [split for split in chosen.splits if download._find(chosen, split)]
         if splits:
             yield Finding("ok", f"{name}: {', '.join(splits)} found")
         else:
-            yield Finding("note", f"{name} is not on this machine", f'coursekit.data.real("{name}", ...) tells how to get it')
+            yield Finding(
+                "note",
+                f"{name} is not on this machine",
+                f'coursekit.data.real("{name}", ...) tells how to get it',
+            )
 
 
 def said(error):

@@ -30,16 +30,17 @@ class Scores:
     Attributes:
         AP, AP50, AP75 (float): average precision over the IoU thresholds .50, .55, ... .95; at .50; at .75.
         APs, APm, APl (float): AP of small, medium and large objects.
-        AR1, AR10, AR (float): recall, averaged over the thresholds, with at most 1, 10 and `most` detections an image.
+        AR1, AR10, AR (float): recall, averaged over the thresholds, with at most 1, 10 and `most` detections
+            an image.
         ARs, ARm, ARl (float): AR of small, medium and large objects.
         per_class (dict of str: float): AP of each class; `per_class50` at IoU .50.
         counts (dict of str: int): objects of each class, without the ignored ones.
         images (int): how many images were scored.
-        small, large (float): sides in pixels; an object is small up to small² of area, large from large² on (in
-            pycocotools one of just that area counts on both sides).
+        small, large (float): sides in pixels; an object is small up to small² of area, large from large² on
+            (in pycocotools one of just that area counts on both sides).
         most (int): detections an image that count, the best ones.
-        precision (Tensor[10, 101, K]): at each IoU threshold, recall level 0, .01, ... 1 and class; -1 for classes
-            without objects.
+        precision (Tensor[10, 101, K]): at each IoU threshold, recall level 0, .01, ... 1 and class; -1 for
+            classes without objects.
     """
 
     AP: float
@@ -72,10 +73,15 @@ class Scores:
             ("medium", self.APm, None, None, self.ARm),
             (f"large, from {self.large:g}² pixels on", self.APl, None, None, self.ARl),
         ]
-        caption = f"COCO scores on {self.images:,} images with {objects:,} objects; AR with {self.most} detections an image"
-        names = sorted(self.per_class, key=lambda name: (math.isnan(self.per_class[name]), -self.per_class[name]))
+        caption = f"COCO scores on {self.images:,} images with {objects:,} objects; "
+        caption += f"AR with {self.most} detections an image"
+        names = sorted(
+            self.per_class, key=lambda name: (math.isnan(self.per_class[name]), -self.per_class[name])
+        )
         classes = [(name, self.per_class[name], self.per_class50[name], self.counts[name]) for name in names]
-        return table(kinds, ["", "AP", "AP50", "AP75", "AR"], caption), table(classes, ["class", "AP", "AP50", "objects"])
+        return table(kinds, ["", "AP", "AP50", "AP75", "AR"], caption), table(
+            classes, ["class", "AP", "AP50", "objects"]
+        )
 
     def __repr__(self):
         return "\n\n".join(map(repr, self.tables()))
@@ -88,14 +94,14 @@ def evaluate(detect, data, *, batch_size=32, small=32, large=96, most=100):
     """Runs a detector over a data set and scores what it finds.
 
     Args:
-        detect (callable or Module): `detect(images [B, 3, H, W] in 0..1) -> list of B dicts` with `boxes` [N, 4]
-            (xyxy, pixels), `scores` [N], `labels` [N] in 1..K; N may be 0. A module, or a method of one, runs in
-            evaluation mode.
-        data (DetectionData): boxes that `ignore` marks are COCO's crowds: to miss one is no error, and a detection
-            that lies mostly inside of one counts neither as right nor as wrong.
+        detect (callable or Module): `detect(images [B, 3, H, W] in 0..1) -> list of B dicts` with `boxes` [N,
+            4] (xyxy, pixels), `scores` [N], `labels` [N] in 1..K; N may be 0. A module, or a method of one,
+            runs in evaluation mode.
+        data (DetectionData): boxes that `ignore` marks are COCO's crowds: to miss one is no error, and a
+            detection that lies mostly inside of one counts neither as right nor as wrong.
         batch_size (int): images at a time.
-        small, large (float): sides in pixels that part small, medium and large objects by their area. COCO's 32 and
-            96 are for photographs; scenes of 128 pixels want 16 and 40.
+        small, large (float): sides in pixels that part small, medium and large objects by their area. COCO's
+            32 and 96 are for photographs; scenes of 128 pixels want 16 and 40.
         most (int): detections an image that count, the best ones.
 
     Returns:
@@ -106,13 +112,21 @@ def evaluate(detect, data, *, batch_size=32, small=32, large=96, most=100):
     """
     detections = []
     count = math.ceil(len(data) / batch_size)
-    batches = progress_bar(data.batches(batch_size), "detecting", count, unit=" batches", leave=False, delay=2)
+    batches = progress_bar(
+        data.batches(batch_size), "detecting", count, unit=" batches", leave=False, delay=2
+    )
     with torch.no_grad(), evaluation_mode(getattr(detect, "__self__", detect)):
         for images, _ in batches:
             found = detect(images)
             if not isinstance(found, (list, tuple)) or len(found) != len(images):
-                what = f"{len(found)} entries" if isinstance(found, (list, tuple)) else f"a {type(found).__name__}"
-                raise ValueError(f"detect returned {what} for {len(images)} images, expected a list with a dict for each")
+                what = (
+                    f"{len(found)} entries"
+                    if isinstance(found, (list, tuple))
+                    else f"a {type(found).__name__}"
+                )
+                raise ValueError(
+                    f"detect returned {what} for {len(images)} images, expected a list with a dict for each"
+                )
             detections += found
     return evaluate_detections(detections, data.targets, data.classes, small=small, large=large, most=most)
 
@@ -121,8 +135,8 @@ def evaluate_detections(detections, targets, classes, *, small=32, large=96, mos
     """Scores detections that are there already.
 
     Args:
-        detections (list of N dicts): `boxes` [D, 4], `scores` [D], `labels` [D], as in `evaluate`. Boxes that end
-            before they start match nothing.
+        detections (list of N dicts): `boxes` [D, 4], `scores` [D], `labels` [D], as in `evaluate`. Boxes that
+            end before they start match nothing.
         targets (list of N dicts): `boxes` [M, 4], `labels` [M], and `ignore` bool [M] if any.
         classes (sequence of str): names of the labels 1..K.
         small, large, most: as in `evaluate`.
@@ -131,7 +145,9 @@ def evaluate_detections(detections, targets, classes, *, small=32, large=96, mos
         Scores
     """
     if len(detections) != len(targets):
-        raise ValueError(f"detections of {len(detections)} images, but targets of {len(targets)}: expected as many")
+        raise ValueError(
+            f"detections of {len(detections)} images, but targets of {len(targets)}: expected as many"
+        )
     if not 0 < small < large:
         raise ValueError(f"small={small}, large={large}: expected 0 < small < large, in pixels")
     answers = coco_results(detections, len(classes))
@@ -183,7 +199,7 @@ def plot_precision_recall(scores, ax=None, *, iou=0.5):
 
 
 def coco_dict(data):
-    """The truth of a data set as pycocotools wants it: what a COCO annotation file holds. Image i has id i + 1.
+    """The truth of a data set as pycocotools wants it, as in a COCO annotation file; image i has id i + 1.
 
     Args:
         data (DetectionData): its boxes become xywh; `ignore` becomes `iscrowd`.
@@ -207,8 +223,8 @@ def coco_truths(targets, classes):
         boxes, areas = xywh(target["boxes"])
         for box, area, label, crowd in zip(boxes, areas, target["labels"].tolist(), ignored, strict=True):
             annotations.append(
-                {"id": len(annotations) + 1, "image_id": number, "category_id": label, "bbox": box, "area": area,
-                 "iscrowd": int(crowd)}
+                {"id": len(annotations) + 1, "image_id": number, "category_id": label, "bbox": box,
+                 "area": area, "iscrowd": int(crowd)}
             )  # fmt: skip
     return {
         "images": [{"id": number} for number in range(1, len(targets) + 1)],
@@ -225,13 +241,13 @@ def coco_results(detections, classes):
         turned += int((boxes[:, 2:] < boxes[:, :2]).any(1).sum())
         for box, area, score, label in zip(*xywh(boxes), scores.tolist(), labels.tolist(), strict=True):
             answers.append(
-                {"id": len(answers) + 1, "image_id": number, "category_id": int(label), "bbox": box, "area": area,
-                 "score": score, "iscrowd": 0}
+                {"id": len(answers) + 1, "image_id": number, "category_id": int(label), "bbox": box,
+                 "area": area, "score": score, "iscrowd": 0}
             )  # fmt: skip
     if turned > 0.1 * len(answers):
         warnings.warn(
-            f"{turned:,} of {len(answers):,} detected boxes end before they start and match nothing: boxes are xyxy, "
-            "are these xywh?",
+            f"{turned:,} of {len(answers):,} detected boxes end before they start and match nothing: "
+            "boxes are xyxy, are these xywh?",
             stacklevel=3,
         )
     return answers
@@ -243,14 +259,18 @@ def checked_detection(found, index, classes):
     missing = [name for name in ("boxes", "scores", "labels") if name not in found]
     if missing:
         raise ValueError(f"{where} have no {' and no '.join(missing)}, expected boxes, scores and labels")
-    boxes, scores, labels = (torch.as_tensor(found[name]).detach().cpu() for name in ("boxes", "scores", "labels"))
+    boxes, scores, labels = (
+        torch.as_tensor(found[name]).detach().cpu() for name in ("boxes", "scores", "labels")
+    )
     boxes = boxes.reshape(0, 4) if boxes.numel() == 0 else boxes
     if boxes.shape != (len(scores), 4) or scores.ndim != 1 or labels.shape != scores.shape:
         shapes = ", ".join(str(tuple(t.shape)) for t in (boxes, scores, labels))
         raise ValueError(f"{where}: boxes, scores and labels are {shapes}, expected (N, 4), (N,), (N,)")
     for name, value in (("boxes", boxes), ("scores", scores)):
         if not torch.isfinite(value).all():
-            raise ValueError(f"{where}: {name} hold {value[~torch.isfinite(value)][0]}, expected finite numbers")
+            raise ValueError(
+                f"{where}: {name} hold {value[~torch.isfinite(value)][0]}, expected finite numbers"
+            )
     bad = labels[(labels < 1) | (labels > classes)]
     if len(bad):
         hint = ": 0 is background, which is no detection" if int(bad[0]) == 0 else ""
@@ -259,7 +279,7 @@ def checked_detection(found, index, classes):
 
 
 def xywh(boxes):
-    """xyxy boxes as lists (x, y, w, h) and their areas, in float64; a box that ends before it starts has none."""
+    """xyxy boxes as lists (x, y, w, h) and areas, in float64; a box that ends before it starts has none."""
     boxes = boxes.detach().cpu().double()
     sizes = (boxes[:, 2:] - boxes[:, :2]).clamp(min=0)
     return torch.cat([boxes[:, :2], sizes], 1).tolist(), sizes.prod(1).tolist()
@@ -272,7 +292,7 @@ def counted_labels(target):
 
 
 def run_pycocotools(truths, answers, sides, most):
-    """COCOeval's `precision` [10, 101, K, 4, 3] and `recall` [10, K, 4, 3] as tensors, -1 where there is no object.
+    """COCOeval's `precision` [10, 101, K, 4, 3] and `recall` [10, K, 4, 3]; -1 where there is no object.
 
     The last two dimensions are `AREAS`, and 1, 10 and `most` detections an image.
     """

@@ -1,10 +1,12 @@
 """Figures: every function draws on `ax` (makes one if there is none) and returns None.
 
-Colour means a role, the same in all lessons: see `ROLES`. The colours are those of Okabe and Ito, which readers
-with colour-blindness can tell apart, and each role has a line style of its own, so colour is never the only sign.
+Colour means a role, the same in all lessons: see `ROLES`. The colours are those of Okabe and Ito, which
+readers with colour-blindness can tell apart, and each role has a line style of its own, so colour is never
+the only sign.
 
-A figure in a notebook carries its description. JupyterLab, nbconvert, Colab and VS Code show no alternative text
-for an image output, so `figure` puts the description below the picture, as text that a screen reader reads:
+A figure in a notebook carries its description. JupyterLab, nbconvert, Colab and VS Code show no alternative
+text for an image output, so `figure` puts the description below the picture, as text that a screen reader
+reads:
 
     with figure("Two boxes that overlap in their lower left quarter", width=4, height=3) as ax:
         show_boxes(boxes, "truth", image=photo, ax=ax)
@@ -40,9 +42,9 @@ ROLES = {
     "ignored": Role("#CC79A7", "-.", 1.5, "d"),
     "forced": Role("#E69F00", (0, (6, 1)), 2.5, "*"),
 }
-"""truth: annotated. prediction: what a detector says. anchor: a region laid over the image before anything is seen.
-proposal: a region a first stage suggests. positive, negative, ignored: what matching made of an anchor. forced: a
-positive that was an object's best anchor."""
+"""truth: annotated. prediction: what a detector says. anchor: a region laid over the image before anything
+is seen. proposal: what a first stage suggests. positive, negative, ignored: what matching made of an anchor.
+forced: a positive that was an object's best anchor."""
 
 DPI = 90  # at 6 inches a figure is 540 pixels wide: half a notebook column, some 20 to 60 kB
 
@@ -64,8 +66,8 @@ def role_style(role):
 def figure(alt, *, width=6.0, height=4.0, rows=1, columns=1, **subplots):
     """A figure with a description that everyone can read: `with figure("what is seen") as ax:`.
 
-    In a notebook the picture (a small PNG) and below it the description are shown when the block ends. Elsewhere the
-    figure stays open, for `pyplot.show()` or `pyplot.savefig(...)`.
+    In a notebook the picture (a small PNG) and below it the description are shown when the block ends.
+    Elsewhere the figure stays open, for `pyplot.show()` or `pyplot.savefig(...)`.
 
     Args:
         alt (str): what is seen, in a sentence; not "a plot of the loss" but what the loss does.
@@ -83,7 +85,9 @@ def figure(alt, *, width=6.0, height=4.0, rows=1, columns=1, **subplots):
         raise ValueError("a figure needs a description: say in a sentence what is to be seen in it")
     import matplotlib.pyplot as plt
 
-    canvas, axes = plt.subplots(rows, columns, figsize=(width, height), dpi=DPI, layout="constrained", **subplots)
+    canvas, axes = plt.subplots(
+        rows, columns, figsize=(width, height), dpi=DPI, layout="constrained", **subplots
+    )
     try:
         yield axes
     except BaseException:
@@ -109,7 +113,9 @@ def show_with_text(canvas, alt):
     # without the version of matplotlib in it, the same figure is the same file after an update
     canvas.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
     plt.close(canvas)
-    display({"image/png": picture.getvalue(), "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
+    display(
+        {"image/png": picture.getvalue(), "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True
+    )
     caption = f"<p><small>{html.escape(alt)}</small></p>"
     display({"text/html": caption, "text/plain": alt}, raw=True)
 
@@ -160,8 +166,10 @@ def show_image(image, ax=None):
     picture = as_picture(image)
     height, width = picture.shape[:2]
     ax = axes_or_new(ax, 5.0, min(6.0, 5.0 * height / max(width, 1)))
-    # a pixel covers [x, x + 1), so the extent is the image's own size: matplotlib's default is half a pixel off
-    ax.imshow(picture, extent=(0, width, height, 0), interpolation="nearest" if width < 200 else "antialiased")
+    # a pixel covers [x, x + 1), so the extent is the image's size: matplotlib's default is half a pixel off
+    ax.imshow(
+        picture, extent=(0, width, height, 0), interpolation="nearest" if width < 200 else "antialiased"
+    )
     ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
 
 
@@ -229,7 +237,9 @@ def frame_boxes(boxes, ax):
         return ax.invert_yaxis()
     low, high = boxes[:, :2].amin(0), boxes[:, 2:].amax(0)
     room = 0.1 * float((high - low).max().clamp(min=1))
-    ax.set(xlim=(float(low[0]) - room, float(high[0]) + room), ylim=(float(high[1]) + room, float(low[1]) - room))
+    ax.set(
+        xlim=(float(low[0]) - room, float(high[0]) + room), ylim=(float(high[1]) + room, float(low[1]) - room)
+    )
 
 
 def box_texts(count, labels, scores, classes):
@@ -245,7 +255,7 @@ def box_texts(count, labels, scores, classes):
 
 
 def label_name(label, classes=None):
-    """The name of a label: itself if it is a string, `classes[label - 1]` where classes are known, else the number."""
+    """The name of a label: a string itself, `classes[label - 1]` where classes are known, else the number."""
     if isinstance(label, str):
         return label
     label = int(label)
@@ -254,7 +264,9 @@ def label_name(label, classes=None):
     if label == 0:
         return "background"
     if not 1 <= label <= len(classes):
-        raise ValueError(f"label {label} with {len(classes)} classes, expected 1..{len(classes)} (0 is background)")
+        raise ValueError(
+            f"label {label} with {len(classes)} classes, expected 1..{len(classes)} (0 is background)"
+        )
     return classes[label - 1]
 
 
@@ -272,7 +284,9 @@ def show_points(points, role="positive", *, image=None, label=None, ax=None):
         show_image(image, ax)
     points = torch.as_tensor(points, dtype=torch.float32).detach().cpu().reshape(-1, 2)
     edge = {} if look.marker == "x" else {"edgecolors": "white", "linewidths": 0.5}
-    ax.scatter(points[:, 0], points[:, 1], s=26, marker=look.marker, color=look.color, label=label, **edge, zorder=3)
+    ax.scatter(
+        points[:, 0], points[:, 1], s=26, marker=look.marker, color=look.color, label=label, **edge, zorder=3
+    )
 
 
 def show_grid(columns, rows, image_size, *, role="anchor", image=None, ax=None):
@@ -325,7 +339,8 @@ def pictures(images, targets=None, columns=4, *, predictions=None, classes=None,
     """A contact sheet: images side by side, with their true boxes, and predictions where given.
 
     Args:
-        images (DetectionData or Tensor[B, 3, H, W] or list of Tensor[3, H, W]): data brings its targets and classes.
+        images (DetectionData or Tensor[B, 3, H, W] or list of Tensor[3, H, W]): data brings its targets and
+            classes.
         targets (list of dict): `boxes` and, if wanted, `labels` for each image.
         columns (int): images in a row.
         predictions (list of dict): `boxes`, and `labels` and `scores` if wanted.
@@ -375,7 +390,9 @@ def show_loss(history, ax=None):
         look = role_style(index)
         steps = list(history.steps)[-len(values) :]
         ax.plot(steps, values, color=look.color, alpha=0.25, linewidth=0.8)
-        ax.plot(steps, running_mean(values), color=look.color, linestyle=look.style, linewidth=1.8, label=name)
+        ax.plot(
+            steps, running_mean(values), color=look.color, linestyle=look.style, linewidth=1.8, label=name
+        )
     if losses:
         ax.legend(frameon=False)
         # the first steps are often many times higher than all that is worth seeing
@@ -386,7 +403,7 @@ def show_loss(history, ax=None):
 
 
 def running_mean(values, span=0.05):
-    """Exponential running mean of a list, without the pull to its start; `span` is a share of the list's length."""
+    """Exponential running mean of a list, without a pull to its start; `span` is a share of its length."""
     keep = 1 - 1 / max(1.0, span * len(values))
     mean, weight, means = 0.0, 0.0, []
     for value in values:
@@ -423,7 +440,8 @@ class Table:
 
         def cells(row, tag):
             return "".join(
-                f'<{tag} style="text-align: {side}">{html.escape(text)}</{tag}>' for text, side in zip(row, align)
+                f'<{tag} style="text-align: {side}">{html.escape(text)}</{tag}>'
+                for text, side in zip(row, align)
             )
 
         head = f"<thead><tr>{cells(self.columns, 'th')}</tr></thead>"

@@ -1,20 +1,25 @@
 """Progress bars where someone watches, and nothing where a program does.
 
-A notebook that nbclient, nbval or a build executes gets no bar, so its outputs hold no times and stay comparable.
-`COURSEKIT_QUIET=1` silences bars everywhere.
+A notebook that nbclient, nbval or a build executes gets no bar, so its outputs hold no times and stay
+comparable. `COURSEKIT_QUIET=1` silences bars everywhere.
 """
 
 import os
 import sys
 
-FRONT_ENDS = ("JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID", "VSCODE_CWD")  # set by JupyterLab, Colab, VS Code
+FRONT_ENDS = (
+    "JPY_SESSION_NAME",
+    "COLAB_RELEASE_TAG",
+    "VSCODE_PID",
+    "VSCODE_CWD",
+)  # set by JupyterLab, Colab, VS Code
 
 
 def audience():
     """Who watches: "notebook" (JupyterLab, Colab, VS Code), "terminal", or None.
 
-    Kernels started by nbclient or nbval look like any other, so a notebook counts only where a front end has said
-    that it is there.
+    Kernels started by nbclient or nbval look like any other, so a notebook counts only where a front end has
+    said that it is there.
     """
     from coursekit.plot import in_notebook
 

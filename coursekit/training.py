@@ -5,8 +5,8 @@
 
 `loss(model, images, targets)` gives a dict of scalars, which are summed: {"class": ..., "box": ...}.
 
-What is shown: a progress bar where someone watches (see `coursekit.progress`), and in notebooks a loss curve that
-grows.
+What is shown: a progress bar where someone watches (see `coursekit.progress`), and in notebooks a loss curve
+that grows.
 """
 
 import contextlib
@@ -72,27 +72,30 @@ class History:
         first, last = (sum(part) / len(part) for part in (self.total[:tenth], self.total[-tenth:]))
         return (
             f"{len(self.steps):,} steps of {self.batch_size} images in {self.seconds:.0f} s "
-            f"({self.images_per_second:,.0f} images/s): loss {first:.3g} in the first tenth, {last:.3g} in the last"
+            f"({self.images_per_second:,.0f} images/s): loss {first:.3g} in the first tenth, "
+            f"{last:.3g} in the last"
         )
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on: the loss or its gradient is no number, or memory is out. Says what to look at."""
+    """A run that cannot go on: the loss or its gradient is no number, or memory is out."""
 
 
 def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay=0.01, clip=10.0, flip=True,
-        seed=0, device=None, bf16=None, slower=None, checkpoint=None, save_every=60.0, progress=True):  # fmt: skip
-    """Trains a model with AdamW on batches of a data set, at a rate that rises over a tenth of the steps, then falls.
+        seed=0, device=None, bf16=None, slower=None, checkpoint=None, save_every=60.0,
+        progress=True):  # fmt: skip
+    """Trains a model by AdamW at a learning rate that rises over a tenth of the steps, then falls.
 
-    The batches depend on `seed` and the step alone, and random numbers drawn from torch inside of the loss too. So a
-    run that was interrupted and goes on from its checkpoint ends with the very weights of one that was not.
-    On exit the model is in evaluation mode. An interrupt (Ctrl-C, the stop button) ends the run after the step at
-    hand; press twice to stop at once. While nbgrader grades, nothing is trained.
+    The batches depend on `seed` and the step alone, and random numbers drawn from torch inside of the loss
+    too. So a run that was interrupted and goes on from its checkpoint ends with the very weights of one that
+    was not. On exit the model is in evaluation mode. An interrupt (Ctrl-C, the stop button) ends the run
+    after the step at hand; press twice to stop at once. While nbgrader grades, nothing is trained.
 
     Args:
         model (Module): trained in place, moved to the device. What it returns reaches the loss as float32.
-        loss (callable): `loss(model, images, targets) -> dict of str: scalar Tensor`; images float32 [B, 3, H, W]
-            in 0..1, targets a list of B dicts with `boxes` [M, 4] in pixels and `labels` [M], M may be 0.
+        loss (callable): `loss(model, images, targets) -> dict of str: scalar Tensor`; images float32 [B, 3,
+            H, W] in 0..1, targets a list of B dicts with `boxes` [M, 4] in pixels and `labels` [M], M may be
+            0.
         data (DetectionData): what to train on.
         steps (int): batches in all, earlier ones of a resumed run included.
         batch_size (int): images a step; no more than there are.
@@ -100,12 +103,14 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
         weight_decay (float): AdamW's.
         clip (float): the gradient's norm is scaled down to this.
         flip (bool): mirror half of the images, drawn anew each time.
-        seed (int): of batches, flips and torch's random numbers; not of the model's weights, which exist already.
+        seed (int): of batches, flips and torch's random numbers; not of the model's weights, which exist
+            already.
         device (optional): a CUDA device if there is one, else the CPU.
         bf16 (bool, optional): whether to use bfloat16 where autocast does; by default where it is faster.
-        slower (dict, optional): part of the rate for some weights by the beginning of their name: `{"backbone": 0.1}`.
-        checkpoint (path, optional): a `.safetensors` file, written every `save_every` seconds and at the end; if it
-            is there already, the run goes on from it.
+        slower (dict, optional): part of the rate for some weights by the beginning of their name:
+            `{"backbone": 0.1}`.
+        checkpoint (path, optional): a `.safetensors` file, written every `save_every` seconds and at the end;
+            if it is there already, the run goes on from it.
         save_every (float): seconds.
         progress (bool): show a bar, in a notebook with a curve, where someone watches.
 
@@ -113,9 +118,10 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
         History: of all steps, those before a resume included.
 
     Raises:
-        TrainingError: if a loss or gradient is infinite or no number, or the GPU's memory is out. The last checkpoint
-            stays as it is.
-        ValueError: if the checkpoint belongs to another run, or `loss` returns something else than named scalars.
+        TrainingError: if a loss or gradient is infinite or no number, or the GPU's memory is out. The last
+            checkpoint stays as it is.
+        ValueError: if the checkpoint belongs to another run, or `loss` returns something else than named
+            scalars.
     """
     if os.environ.get("NBGRADER_EXECUTION") == "autograde":
         print("training is skipped while grading")
@@ -141,7 +147,10 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
     history = run.history
     done = len(history.steps)
     if run.checkpoint and done:
-        print(f"{run.checkpoint} holds step {done:,} of {steps:,}" + (": nothing left to do" if done == steps else ""))
+        print(
+            f"{run.checkpoint} holds step {done:,} of {steps:,}"
+            + (": nothing left to do" if done == steps else "")
+        )
     watch = Watch(history, steps, progress and done < steps)
     pending = []  # (step, names, values on the device)
     started, before = time.perf_counter(), history.seconds
@@ -178,7 +187,9 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
                     run.look(pending, data)
                     run.save()
                     last_save = time.perf_counter()
-    except KeyboardInterrupt:  # the second one, or one outside of the main thread: the step at hand is half done
+    except (
+        KeyboardInterrupt
+    ):  # the second one, or one outside of the main thread: the step at hand is half done
         run.tell_interrupted("at once; the weights are in the middle of a step")
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
@@ -231,9 +242,15 @@ class Run:
             causes = "the slope of sqrt, log or a norm at 0; a NaN that torch.where hides going forward"
         rate = self.settings["peak_rate"]
         told = [f"{where}. Look at: {causes}; or a peak_rate of {rate:g} that is too high, try {rate / 4:g}"]
-        flat = [i for i, t in enumerate(data.targets) if len(t["boxes"]) and bool((t["boxes"][:, 2:] <= t["boxes"][:, :2]).any())]
+        flat = [
+            i
+            for i, t in enumerate(data.targets)
+            if len(t["boxes"]) and bool((t["boxes"][:, 2:] <= t["boxes"][:, :2]).any())
+        ]
         if flat:
-            told.append(f"{len(flat)} images of the data hold boxes without area, the first is image {flat[0]}")
+            told.append(
+                f"{len(flat)} images of the data hold boxes without area, the first is image {flat[0]}"
+            )
         if self.checkpoint and self.checkpoint.exists():
             told.append(f"{self.checkpoint} keeps the last good state")
         return ". ".join(told)
@@ -242,11 +259,15 @@ class Run:
         done, steps = len(self.history.steps), self.settings["steps"]
         kept = "nothing is saved, as no checkpoint was named"
         if self.checkpoint:
-            kept = f"run this again to go on from {self.checkpoint}" if self.checkpoint.exists() else "nothing is saved yet"
+            kept = (
+                f"run this again to go on from {self.checkpoint}"
+                if self.checkpoint.exists()
+                else "nothing is saved yet"
+            )
         print(f"interrupted {how}, {done:,} of {steps:,} steps done; {kept}")
 
     def save(self):
-        """Writes the checkpoint. The file is complete at any moment: a new one takes the place of the old one."""
+        """Writes the checkpoint. The file is whole at any moment: a new one takes the old one's place."""
         from safetensors.torch import save_file
 
         state = self.optimizer.state_dict()
@@ -258,8 +279,8 @@ class Run:
         # copies, as the file's format wants neither channels-last memory nor two names for the same memory
         tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
         plain = {
-            "step": len(self.history.steps), "seconds": self.history.seconds, "losses": list(self.history.losses),
-            "bf16": self.bf16, "settings": self.settings,
+            "step": len(self.history.steps), "seconds": self.history.seconds,
+            "losses": list(self.history.losses), "bf16": self.bf16, "settings": self.settings,
         }  # fmt: skip
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         part = self.checkpoint.with_name(self.checkpoint.name + ".part")
@@ -288,7 +309,9 @@ class Run:
             parameter = parameters[int(index)]
             # laid out in memory as the optimiser itself would have made them
             state["state"][int(index)] = {
-                name: torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value.clone()
+                name: torch.empty_like(parameter).copy_(value)
+                if value.shape == parameter.shape
+                else value.clone()
                 for name, value in values.items()
             }
         self.optimizer.load_state_dict(state)
@@ -299,7 +322,7 @@ class Run:
 
 
 def load_model(model, checkpoint):
-    """Puts the weights of a checkpoint of `fit` into a model of the same make, and the model in evaluation mode.
+    """Puts the weights of a checkpoint of `fit` into a model, and the model in evaluation mode.
 
     Args:
         model (Module): changed in place, where it is.
@@ -327,7 +350,9 @@ def read_checkpoint(path):
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read ({error}): is it whole? Delete it to train anew") from error
     if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} is no checkpoint of fit: its format is {metadata.get('format')}, expected {FORMAT}")
+        raise ValueError(
+            f"{path} is no checkpoint of fit: its format is {metadata.get('format')}, expected {FORMAT}"
+        )
     groups = {"model": {}, "optimizer": defaultdict(dict), "history": {}}
     for name, value in tensors.items():
         group, _, rest = name.partition(".")
@@ -351,12 +376,14 @@ def load_model_state(model, state, path):
     ]
     if differing:
         more = f", and {len(differing) - 4} more" if len(differing) > 4 else ""
-        raise ValueError(f"{path} holds another model: {', '.join(differing[:4])}{more}. Has the model changed since?")
+        raise ValueError(
+            f"{path} holds another model: {', '.join(differing[:4])}{more}. Has the model changed since?"
+        )
     model.load_state_dict(state)
 
 
 def one_cycle(step, steps, peak):
-    """The learning rate: from peak/25 up to the peak in a tenth of the steps, then down to nearly 0, both by cosines.
+    """The learning rate: from peak/25 to the peak in a tenth of the steps, then to nearly 0, by cosines.
 
     Source: Smith and Topin, 2018 (arXiv:1708.07120); the numbers are those of torch's OneCycleLR.
 
@@ -386,7 +413,9 @@ def make_optimizer(model, rate, weight_decay, slower):
     unused = set(slower) - used
     if unused:
         some = ", ".join(dict.fromkeys(name.split(".")[0] for name, _ in model.named_parameters()))
-        raise ValueError(f"slower={slower}: no weight that learns begins with {unused.pop()!r}, but with {some}")
+        raise ValueError(
+            f"slower={slower}: no weight that learns begins with {unused.pop()!r}, but with {some}"
+        )
     if not groups:
         raise ValueError("the model has no weights that learn: is everything frozen?")
     made = [{"params": parameters} for parameters in groups.values()]
@@ -394,31 +423,44 @@ def make_optimizer(model, rate, weight_decay, slower):
 
 
 def endless_batches(data, batch_size, flip, seed, skip, channels_last):
-    """Batch after batch, each pass in an order drawn from the seed and the pass's number; the first `skip` left out."""
+    """Batch after batch without the first `skip`, each pass in an order drawn from seed and pass number."""
     passes = len(data) // batch_size
     for number in itertools.count(skip // passes):
         generator = torch.Generator().manual_seed(1_000_003 * seed + number)
         batches = data.batches(
-            batch_size, shuffle=True, flip=flip, generator=generator, drop_last=True, channels_last=channels_last
+            batch_size,
+            shuffle=True,
+            flip=flip,
+            generator=generator,
+            drop_last=True,
+            channels_last=channels_last,
         )
         yield from itertools.islice(batches, skip % passes if number == skip // passes else 0, None)
 
 
 def checked_parts(parts, names, step):
-    """The dict that a loss returned, if it is one of scalars by name, of the same names as before (where known)."""
+    """The dict that a loss returned, if it holds scalars by name, by the same names as before."""
     if isinstance(parts, torch.Tensor):
         parts = {"loss": parts}
-    if not isinstance(parts, dict) or not parts or not all(isinstance(v, torch.Tensor) for v in parts.values()):
-        raise ValueError(f"loss returned {type(parts).__name__} {parts!r:.80}, expected a dict of names and scalar tensors")
+    if (
+        not isinstance(parts, dict)
+        or not parts
+        or not all(isinstance(v, torch.Tensor) for v in parts.values())
+    ):
+        raise ValueError(
+            f"loss returned {type(parts).__name__} {parts!r:.80}, expected a dict of names and scalar tensors"
+        )
     for name, value in parts.items():
         if value.numel() != 1:
-            raise ValueError(f"the loss {name!r} has shape {tuple(value.shape)}, expected a scalar: sum or mean is missing")
+            raise ValueError(
+                f"the loss {name!r} has shape {tuple(value.shape)}, expected a scalar: sum or mean is missing"
+            )
     if names and list(parts) != names:
         raise ValueError(f"loss returned {list(parts)} at step {step}, expected {names} as before")
     if not any(value.requires_grad for value in parts.values()):
         raise ValueError(
-            f"at step {step} no loss depends on the model's weights: return predictions.sum() * 0 where nothing is to "
-            "be learnt, and look for detach, no_grad or item"
+            f"at step {step} no loss depends on the model's weights: return predictions.sum() * 0 where "
+            "nothing is to be learnt, and look for detach, no_grad or item"
         )
     return {name: value.reshape(()) for name, value in parts.items()}
 
@@ -426,19 +468,24 @@ def checked_parts(parts, names, step):
 def memory_format(model, device):
     """Channels last, except on a CPU for a model with a narrow 1×1 convolution of stride 2.
 
-    The weight gradient of such a convolution in float32 has corrupted the heap (4, 8 and 12 channels in, not 16).
+    The weight gradient of such a convolution in float32 has corrupted the heap (4, 8 and 12 channels in, not
+    16).
     """
     narrow = any(
-        isinstance(m, torch.nn.Conv2d) and m.kernel_size == (1, 1) and max(m.stride) > 1 and m.in_channels < 16
+        isinstance(m, torch.nn.Conv2d)
+        and m.kernel_size == (1, 1)
+        and max(m.stride) > 1
+        and m.in_channels < 16
         for m in model.modules()
     )
     return torch.contiguous_format if device.type == "cpu" and narrow else torch.channels_last
 
 
 def bf16_pays(device):
-    """Whether autocast to bfloat16 is faster than float32: only where the processor multiplies bfloat16 itself.
+    """Whether bfloat16 is faster than float32: only where the processor multiplies it itself.
 
-    True for CUDA devices since Ampere, and CPUs with avx512_bf16 or AMX; elsewhere bfloat16 is emulated and slower.
+    True for CUDA devices since Ampere, and CPUs with avx512_bf16 or AMX; elsewhere bfloat16 is emulated and
+    slower.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -454,7 +501,7 @@ def bf16_pays(device):
 
 @contextlib.contextmanager
 def fast_matrix_products(device):
-    """On CUDA: TF32 for float32 products, and the fastest convolution for the sizes seen; as before at the end."""
+    """On CUDA: TF32 for float32 products, and the fastest convolution for the sizes seen, for a while."""
     if device.type != "cuda":
         yield
         return
@@ -470,7 +517,7 @@ def fast_matrix_products(device):
 
 @contextlib.contextmanager
 def float_outputs(model):
-    """While it lasts, bfloat16 tensors in what the model returns become float32: losses are not for 8 bits."""
+    """While it lasts, bfloat16 in what the model returns becomes float32: losses are not for 8 bits."""
 
     def to_float(value):
         if isinstance(value, torch.Tensor):
@@ -489,7 +536,7 @@ def float_outputs(model):
 
 
 class Interrupts:
-    """Makes the first interrupt a wish (`asked`), so that no step stays half done; the second one acts at once."""
+    """Makes the first interrupt a wish (`asked`), so that no step stays half done; the second one acts."""
 
     def __init__(self):
         self.asked = False
@@ -517,7 +564,9 @@ class Watch:
         self.history, self.bar, self.figure, self.drawn = history, None, None, time.perf_counter()
         where = audience() if wanted else None
         if where:
-            self.bar = progress_bar(total=steps, initial=len(history.steps), unit="step", desc="training", mininterval=0.3)
+            self.bar = progress_bar(
+                total=steps, initial=len(history.steps), unit="step", desc="training", mininterval=0.3
+            )
         self.curve = where == "notebook"
 
     def update(self):

@@ -1,4 +1,4 @@
-"""coursekit.backbones: the right maps at the right strides, torchvision's own features, weights that fit or say why not."""
+"""coursekit.backbones: the right maps, torchvision's own features, weights that fit or say why not."""
 
 import os
 from pathlib import Path
@@ -28,7 +28,12 @@ def test_maps_have_the_promised_channels_and_rounded_up_sizes(name):
             maps = backbone(torch.rand(1, 3, height, width))
         assert list(maps) == ["c2", "c3", "c4", "c5"]
         for level, stride in {"c2": 4, "c3": 8, "c4": 16, "c5": 32}.items():
-            assert maps[level].shape == (1, backbone.channels[level], -(-height // stride), -(-width // stride)), level
+            assert maps[level].shape == (
+                1,
+                backbone.channels[level],
+                -(-height // stride),
+                -(-width // stride),
+            ), level
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
@@ -45,7 +50,9 @@ def test_a_resnet_gives_torchvisions_own_features(name):
             assert torch.equal(ours(IMAGES)[level], expected)
 
 
-@pytest.mark.parametrize("name, level, layers", [("mobilenet_v2", "c3", 7), ("mobilenet_v2", "c4", 14), ("mobilenet_v2", "c5", 19)])
+@pytest.mark.parametrize(
+    "name, level, layers", [("mobilenet_v2", "c3", 7), ("mobilenet_v2", "c4", 14), ("mobilenet_v2", "c5", 19)]
+)
 def test_mobilenets_maps_are_those_before_the_size_halves(name, level, layers):
     ours = make(name).eval()
     torch.manual_seed(0)
@@ -69,8 +76,12 @@ def test_the_last_map_is_the_input_of_torchvisions_classifier(name, level):
 
 
 def test_vgg_levels_end_in_the_rectified_conv4_3_and_conv5_3():
-    ours = make("vgg16")  # Simonyan and Zisserman's configuration D: 2, 2, 3, 3 and 3 convolutions between pools
-    convolutions = [m for stage in ("stem", "c2", "c3") for m in ours.stages[stage] if isinstance(m, nn.Conv2d)]
+    ours = make(
+        "vgg16"
+    )  # Simonyan and Zisserman's configuration D: 2, 2, 3, 3 and 3 convolutions between pools
+    convolutions = [
+        m for stage in ("stem", "c2", "c3") for m in ours.stages[stage] if isinstance(m, nn.Conv2d)
+    ]
     assert len(convolutions) == 2 + 2 + 3 + 3 and isinstance(ours.stages["c3"][-1], nn.ReLU)
     assert len([m for m in ours.stages["c4"] if isinstance(m, nn.Conv2d)]) == 3
     assert isinstance(ours.stages["c4"][-1], nn.ReLU)
@@ -96,7 +107,10 @@ def test_levels_that_are_not_wanted_cost_no_weights():
 
 
 def test_the_input_is_normalised_by_the_given_mean_and_std():
-    plain, shifted = make("resnet18", mean=0.0, std=1.0).eval(), make("resnet18", mean=0.5, std=(0.5, 0.25, 1.0)).eval()
+    plain, shifted = (
+        make("resnet18", mean=0.0, std=1.0).eval(),
+        make("resnet18", mean=0.5, std=(0.5, 0.25, 1.0)).eval(),
+    )
     changed = (IMAGES - 0.5) / torch.tensor([0.5, 0.25, 1.0]).view(3, 1, 1)
     with torch.no_grad():
         torch.testing.assert_close(shifted(IMAGES)["c3"], plain(changed)["c3"])
@@ -191,7 +205,10 @@ def test_offline_weights_say_what_to_do(monkeypatch):
 
 @pytest.mark.parametrize(
     "options, message",
-    [({"levels": ("c3", "c7")}, r"'c7'\), expected some of"), ({"train_from": "layer3"}, "expected one of stem, c2")],
+    [
+        ({"levels": ("c3", "c7")}, r"'c7'\), expected some of"),
+        ({"train_from": "layer3"}, "expected one of stem, c2"),
+    ],
 )
 def test_a_wrong_option_lists_the_right_ones(options, message):
     with pytest.raises(ValueError, match=message):
@@ -209,7 +226,12 @@ def test_the_real_mobilenet_weights_load_whole_and_tell_classes_apart():
     backbone = make("mobilenet_v2", weights=WEIGHTS, mean=0.5, std=0.5).eval()
     model = torchvision.models.mobilenet_v2(weights=None).eval()
     state = torch.load(WEIGHTS, weights_only=True)
-    assert model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()}).missing_keys == []
+    assert (
+        model.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        ).missing_keys
+        == []
+    )
     with torch.no_grad():
         pooled = backbone(IMAGES)["c5"].mean((2, 3))
         torch.testing.assert_close(model.classifier(pooled), model((IMAGES - 0.5) / 0.5))

@@ -49,8 +49,12 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
     monkeypatch.setattr(importlib.metadata, "version", without_pycocotools)
     assert cli.main(["doctor"]) == 1
     out = capsys.readouterr().out
-    assert "WRONG  pycocotools is missing (wanted: >=2.0.8)\n       -> pip install \"pycocotools>=2.0.8\"" in out
-    assert out.endswith("\n1 thing is wrong.\n") and "ok  safetensors" in out, "the other lines come all the same"
+    assert (
+        'WRONG  pycocotools is missing (wanted: >=2.0.8)\n       -> pip install "pycocotools>=2.0.8"' in out
+    )
+    assert out.endswith("\n1 thing is wrong.\n") and "ok  safetensors" in out, (
+        "the other lines come all the same"
+    )
 
 
 def test_a_package_that_cannot_be_imported_is_told_from_a_missing_one(monkeypatch):
@@ -61,7 +65,14 @@ def test_a_package_that_cannot_be_imported_is_told_from_a_missing_one(monkeypatc
 
 
 @pytest.mark.parametrize(
-    "installed, state", [("2.9.1", "WRONG"), ("2.13.0", "WRONG"), ("2.13.0+cpu", "WRONG"), ("2.11.0+cu130", "ok"), ("2.16.0a0", "ok")]
+    "installed, state",
+    [
+        ("2.9.1", "WRONG"),
+        ("2.13.0", "WRONG"),
+        ("2.13.0+cpu", "WRONG"),
+        ("2.11.0+cu130", "ok"),
+        ("2.16.0a0", "ok"),
+    ],
 )
 def test_versions_are_held_against_the_pins(installed, state, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda name: installed)
@@ -81,7 +92,10 @@ def test_without_jupyter_and_nbgrader_a_note_says_what_for_they_are(monkeypatch)
     findings = told(cli.look_at_packages)
     assert not wrong(findings)
     notes = [finding for finding in findings if finding.state == "note"]
-    assert "open the lessons: jupyterlab is missing" in notes[0].what and 'pip install -e ".[notebooks]"' in notes[0].todo
+    assert (
+        "open the lessons: jupyterlab is missing" in notes[0].what
+        and 'pip install -e ".[notebooks]"' in notes[0].todo
+    )
     assert "build and grade: nbgrader is missing" in notes[1].what
 
 
@@ -100,7 +114,9 @@ def test_a_torchvision_of_another_release_is_told_by_its_operators(monkeypatch):
 
     monkeypatch.setattr(torchvision.ops, "nms", unfit)
     (finding,) = told(cli.look_at_operators)
-    assert finding.state == "WRONG" and finding.what.endswith("RuntimeError: operator torchvision::nms does not exist")
+    assert finding.state == "WRONG" and finding.what.endswith(
+        "RuntimeError: operator torchvision::nms does not exist"
+    )
     assert "in one command" in finding.todo
 
 
@@ -110,7 +126,10 @@ def test_a_training_step_that_fails_is_wrong(monkeypatch):
 
     monkeypatch.setattr(cli, "training_seconds", failing)
     (finding,) = wrong(cli.look_at_training(torch.device("cuda", 0)))
-    assert "no training step runs on cuda:0: RuntimeError: no kernel image" in finding.what and "driver" in finding.todo
+    assert (
+        "no training step runs on cuda:0: RuntimeError: no kernel image" in finding.what
+        and "driver" in finding.todo
+    )
 
 
 def test_a_gpu_that_torch_does_not_see_gets_a_note(monkeypatch, quick):
@@ -148,7 +167,9 @@ def test_sets_that_are_there_are_found(monkeypatch, tmp_path):
     place, needed, _ = download.sets()["bccd"].layouts[0]
     for path in needed:
         (tmp_path / place.format(split="val") / path.format(split="val")).mkdir(parents=True, exist_ok=True)
-    assert any(finding.what.startswith("bccd: ") and "val" in finding.what for finding in told(cli.look_at_data))
+    assert any(
+        finding.what.startswith("bccd: ") and "val" in finding.what for finding in told(cli.look_at_data)
+    )
 
 
 def test_a_look_that_breaks_hides_no_other_line(monkeypatch, capsys, quick):
@@ -163,7 +184,9 @@ def test_a_look_that_breaks_hides_no_other_line(monkeypatch, capsys, quick):
 
 
 def test_without_torch_every_line_comes_and_no_traceback():
-    code = "import sys; sys.modules['torch'] = None; from coursekit.cli import main; sys.exit(main(['doctor']))"
+    code = (
+        "import sys; sys.modules['torch'] = None; from coursekit.cli import main; sys.exit(main(['doctor']))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "torch is installed but cannot be imported" in done.stdout and "numpy" in done.stdout

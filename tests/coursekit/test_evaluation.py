@@ -41,7 +41,10 @@ def make_data():
 def test_all_found_and_nothing_else_scores_one():
     scores = evaluate_detections(PERFECT, TRUTHS, CLASSES)
     assert scores.AP == scores.AP50 == scores.AP75 == scores.AR == pytest.approx(1)
-    assert scores.per_class == {"cat": pytest.approx(1), "dog": pytest.approx(1)} and scores.counts == {"cat": 2, "dog": 1}
+    assert scores.per_class == {"cat": pytest.approx(1), "dog": pytest.approx(1)} and scores.counts == {
+        "cat": 2,
+        "dog": 1,
+    }
 
 
 def test_nothing_found_scores_zero():
@@ -51,14 +54,23 @@ def test_nothing_found_scores_zero():
 
 def test_the_worked_example_of_the_slides_is_0_6287():
     """TP, FP, TP, TP of 4 objects, at falling scores: COCO's 101 recall levels."""
-    truths = [{"boxes": torch.tensor([[40.0 * i, 0, 40 * i + 20, 10] for i in range(4)]), "labels": torch.ones(4).long()}]
+    truths = [
+        {
+            "boxes": torch.tensor([[40.0 * i, 0, 40 * i + 20, 10] for i in range(4)]),
+            "labels": torch.ones(4).long(),
+        }
+    ]
     boxes = torch.tensor([[0.0, 0, 20, 10], [0, 50, 20, 60], [40, 0, 60, 10], [80, 0, 100, 10]])
     found = [{"boxes": boxes, "scores": torch.tensor([0.9, 0.8, 0.7, 0.6]), "labels": torch.ones(4).long()}]
     assert evaluate_detections(found, truths, ("cat",)).AP50 == pytest.approx(0.6287, abs=5e-5)
 
 
 def test_a_class_that_is_not_there_counts_nowhere_and_shows_as_a_dash():
-    found = [as_found(TRUTHS[0]), {"boxes": torch.tensor([[0.0, 0, 5, 5]]), "scores": [0.9], "labels": [3]}, PERFECT[2]]
+    found = [
+        as_found(TRUTHS[0]),
+        {"boxes": torch.tensor([[0.0, 0, 5, 5]]), "scores": [0.9], "labels": [3]},
+        PERFECT[2],
+    ]
     scores = evaluate_detections(found, TRUTHS, (*CLASSES, "owl"))
     assert scores.AP == pytest.approx(1) and math.isnan(scores.per_class["owl"])
     assert "owl        –      –        0" in repr(scores)
@@ -135,7 +147,13 @@ def test_boxes_in_another_order_are_suspected():
 @pytest.mark.filterwarnings("ignore:1 of 1 detected boxes end")
 def test_a_box_that_ends_before_it_starts_matches_nothing():
     truths = [{"boxes": torch.tensor([[40.0, 5, 75, 25]]), "labels": torch.tensor([1])}]
-    found = [{"boxes": torch.tensor([[40.0, 5, 5, 25]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.9])}]
+    found = [
+        {
+            "boxes": torch.tensor([[40.0, 5, 5, 25]]),
+            "labels": torch.tensor([1]),
+            "scores": torch.tensor([0.9]),
+        }
+    ]
     assert evaluate_detections(found, truths, CLASSES).AP == 0
 
 
@@ -205,14 +223,23 @@ def test_cocos_documented_scores_come_out():
         mine = [entry for entry in entries if entry["image_id"] == number]
         boxes = torch.tensor([entry["bbox"] for entry in mine], dtype=torch.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        return {"boxes": boxes, "labels": torch.tensor([label[entry["category_id"]] for entry in mine], dtype=torch.int64)}, mine
+        return {
+            "boxes": boxes,
+            "labels": torch.tensor([label[entry["category_id"]] for entry in mine], dtype=torch.int64),
+        }, mine
 
     targets, detections = [], []
-    for image in sorted(truth["images"], key=lambda image: image["id"]):  # the order decides between equal scores
+    for image in sorted(
+        truth["images"], key=lambda image: image["id"]
+    ):  # the order decides between equal scores
         target, entries = per_image(truth["annotations"], image["id"])
-        targets.append(target | {"ignore": torch.tensor([entry["iscrowd"] == 1 for entry in entries], dtype=torch.bool)})
+        targets.append(
+            target | {"ignore": torch.tensor([entry["iscrowd"] == 1 for entry in entries], dtype=torch.bool)}
+        )
         found, entries = per_image(results, image["id"])
-        detections.append(found | {"scores": torch.tensor([entry["score"] for entry in entries], dtype=torch.float64)})
+        detections.append(
+            found | {"scores": torch.tensor([entry["score"] for entry in entries], dtype=torch.float64)}
+        )
     scores = evaluate_detections(detections, targets, [category["name"] for category in truth["categories"]])
     documented = {
         "AP": 0.503647, "AP50": 0.696973, "AP75": 0.571667, "APs": 0.593252, "APm": 0.557991, "APl": 0.489363,

@@ -12,7 +12,14 @@ import coursekit
 ROOT = Path(coursekit.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 STRANGERS = {"autograder", "nbgrader", "jupytext", "solutions", "course", "tests", "lessons"}
-LATE = ["matplotlib", "ipywidgets", "IPython", "pycocotools", "torchvision", "safetensors"]  # inside of functions only
+LATE = [
+    "matplotlib",
+    "ipywidgets",
+    "IPython",
+    "pycocotools",
+    "torchvision",
+    "safetensors",
+]  # inside of functions only
 
 
 def imported(file):
@@ -27,7 +34,9 @@ def imported(file):
 
 
 def test_the_walk_finds_imports_wherever_they_stand(tmp_path):
-    source = "import a.b\ndef f():\n    from c.d import e\n    importlib.import_module('g.h')\nfrom . import i\n"
+    source = (
+        "import a.b\ndef f():\n    from c.d import e\n    importlib.import_module('g.h')\nfrom . import i\n"
+    )
     (tmp_path / "x.py").write_text(source)
     assert sorted(imported(tmp_path / "x.py")) == ["a", "c", "g"]
 

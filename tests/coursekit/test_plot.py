@@ -1,4 +1,4 @@
-"""coursekit.plot: draws what it is given where it is told, looks differ by more than colour, errors say what to do."""
+"""coursekit.plot: draws what it is given where it is told; looks differ by more than colour."""
 
 import sys
 from types import SimpleNamespace
@@ -80,7 +80,9 @@ def test_an_image_of_another_kind_is_refused_with_what_to_do(image, message, ax)
 
 
 def test_names_and_scores_are_written_on_the_boxes(ax):
-    plot.show_boxes(BOXES, "prediction", labels=torch.tensor([2, 0]), scores=[0.875, 0.5], classes=("cat", "dog"), ax=ax)
+    plot.show_boxes(
+        BOXES, "prediction", labels=torch.tensor([2, 0]), scores=[0.875, 0.5], classes=("cat", "dog"), ax=ax
+    )
     assert [text.get_text() for text in ax.texts] == ["dog 0.88", "background 0.50"]
 
 
@@ -158,7 +160,9 @@ def test_a_running_mean_starts_at_the_first_value_and_follows():
 
 
 def test_a_table_reads_as_text_and_as_html():
-    shown = plot.table([["SSD", torch.tensor(0.3934), 2], ["a<b", float("nan"), None]], ["detector", "AP", "n"], "scenes")
+    shown = plot.table(
+        [["SSD", torch.tensor(0.3934), 2], ["a<b", float("nan"), None]], ["detector", "AP", "n"], "scenes"
+    )
     assert repr(shown) == (
         "scenes\n"
         "detector     AP  n\n"

@@ -30,7 +30,10 @@ def make_data(count=24, side=32):
         images.append(boxed(side, x, y, w if i % 4 else 0, h))
         boxes = [[x, y, x + w, y + h]] if i % 4 else []
         targets.append(
-            {"boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), "labels": torch.ones(len(boxes)).long()}
+            {
+                "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+                "labels": torch.ones(len(boxes)).long(),
+            }
         )
     return DetectionData(torch.stack(images), targets, ("box",))
 
@@ -71,7 +74,11 @@ def one_thread():
 def test_a_run_learns_and_its_history_says_so():
     model = make_model()
     history = fit(model, loss, make_data(), steps=60, batch_size=8, peak_rate=1e-2)
-    assert history.complete and history.steps == list(range(1, 61)) and list(history.losses) == ["there", "place"]
+    assert (
+        history.complete
+        and history.steps == list(range(1, 61))
+        and list(history.losses) == ["there", "place"]
+    )
     assert sum(history.total[-10:]) < 0.5 * sum(history.total[:10])
     assert history.seconds > 0 and history.images_per_second == pytest.approx(60 * 8 / history.seconds)
     assert not model.training
@@ -115,7 +122,10 @@ def test_an_interrupted_run_that_goes_on_equals_one_that_was_not_bit_for_bit(bf1
     model = make_model()
     history = fit(model, interrupted, data, steps=9, batch_size=8, bf16=bf16, checkpoint=path)
     assert history.steps == [1, 2, 3, 4] and not history.complete
-    assert f"interrupted after the step at hand, 4 of 9 steps done; run this again to go on from {path}" in capsys.readouterr().out
+    assert (
+        f"interrupted after the step at hand, 4 of 9 steps done; run this again to go on from {path}"
+        in capsys.readouterr().out
+    )
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     other = make_model()
@@ -179,8 +189,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
     import safetensors.torch
 
     path = tmp_path / "run.safetensors"
-    fit(make_model(), lambda m, i, t: signal.raise_signal(signal.SIGINT) or loss(m, i, t), make_data(), steps=3,
-        batch_size=8, checkpoint=path)  # fmt: skip
+    fit(make_model(), lambda m, i, t: signal.raise_signal(signal.SIGINT) or loss(m, i, t), make_data(),
+        steps=3, batch_size=8, checkpoint=path)  # fmt: skip
 
     def full(tensors, part, metadata):
         part.write_bytes(b"half of")
@@ -196,7 +206,9 @@ def test_a_finished_run_is_not_trained_again(tmp_path, capsys):
     path, model = tmp_path / "run.safetensors", make_model()
     first = fit(model, loss, make_data(), steps=3, batch_size=8, checkpoint=path)
     again = make_model()
-    history = fit(again, lambda *_: pytest.fail("trained"), make_data(), steps=3, batch_size=8, checkpoint=path)
+    history = fit(
+        again, lambda *_: pytest.fail("trained"), make_data(), steps=3, batch_size=8, checkpoint=path
+    )
     assert "nothing left to do" in capsys.readouterr().out
     assert history.losses == first.losses and history.complete and history.seconds == first.seconds
     assert same(weights(again), weights(model))
@@ -205,7 +217,9 @@ def test_a_finished_run_is_not_trained_again(tmp_path, capsys):
 def test_the_checkpoint_of_another_run_is_refused_and_named(tmp_path):
     path = tmp_path / "run.safetensors"
     fit(make_model(), loss, make_data(), steps=2, batch_size=8, checkpoint=path)
-    with pytest.raises(ValueError, match=r"run.safetensors comes from another run: steps 2, now 3; peak_rate 0.008, now 0.1"):
+    with pytest.raises(
+        ValueError, match=r"run.safetensors comes from another run: steps 2, now 3; peak_rate 0.008, now 0.1"
+    ):
         fit(make_model(), loss, make_data(), steps=3, batch_size=8, peak_rate=0.1, checkpoint=path)
 
 
@@ -223,7 +237,9 @@ def test_a_checkpoint_gives_a_model_its_weights_and_a_lack_of_one_says_how_to_ge
     fit(model, loss, make_data(), steps=2, batch_size=8, checkpoint=path)
     training.load_model(other, path)
     assert same(weights(model), weights(other)) and not other.training
-    assert [file.name for file in path.parent.iterdir()] == ["run.safetensors"], "no half-written file is left"
+    assert [file.name for file in path.parent.iterdir()] == ["run.safetensors"], (
+        "no half-written file is left"
+    )
     with pytest.raises(FileNotFoundError, match="no checkpoint.*fit"):
         training.load_model(other, tmp_path / "none.safetensors")
 
@@ -288,8 +304,12 @@ def test_a_gradient_that_is_no_number_is_told_from_a_loss():
 def test_a_failing_run_counts_the_boxes_without_area():
     data = make_data()
     data.targets[5]["boxes"][0, 2] = data.targets[5]["boxes"][0, 0]
-    with pytest.raises(TrainingError, match="1 images of the data hold boxes without area, the first is image 5"):
-        fit(make_model(), lambda m, i, t: {"x": m(i).mean().log() * float("nan")}, data, steps=5, batch_size=8)
+    with pytest.raises(
+        TrainingError, match="1 images of the data hold boxes without area, the first is image 5"
+    ):
+        fit(
+            make_model(), lambda m, i, t: {"x": m(i).mean().log() * float("nan")}, data, steps=5, batch_size=8
+        )
 
 
 def test_out_of_memory_says_which_batch_size_to_try():
@@ -313,14 +333,23 @@ def test_other_errors_of_a_loss_come_through_as_they_are():
     [
         (lambda out: {"a": out}, r"the loss 'a' has shape \(8, 5\), expected a scalar"),
         (lambda out: [out.mean()], "loss returned list .*expected a dict"),
-        (lambda out: {"a": out.mean().item()}, "loss returned dict .*expected a dict of names and scalar tensors"),
+        (
+            lambda out: {"a": out.mean().item()},
+            "loss returned dict .*expected a dict of names and scalar tensors",
+        ),
         (lambda out: {"a": out.mean().detach()}, "no loss depends on the model's weights"),
     ],
     ids=["no mean", "list", "number", "detached"],
 )
 def test_what_a_loss_must_return_is_said(returned, message):
     with pytest.raises(ValueError, match=message):
-        fit(make_model(), lambda model, images, targets: returned(model(images)), make_data(), steps=2, batch_size=8)
+        fit(
+            make_model(),
+            lambda model, images, targets: returned(model(images)),
+            make_data(),
+            steps=2,
+            batch_size=8,
+        )
 
 
 def test_one_loss_without_a_name_is_enough():
@@ -401,7 +430,9 @@ def test_slower_parts_move_less():
     before = weights(model)
     fit(model, loss, make_data(), steps=3, batch_size=8, slower={"0.": 0.0})
     after = weights(model)
-    assert torch.equal(before["0.weight"], after["0.weight"]) and not torch.equal(before["4.weight"], after["4.weight"])
+    assert torch.equal(before["0.weight"], after["0.weight"]) and not torch.equal(
+        before["4.weight"], after["4.weight"]
+    )
     with pytest.raises(ValueError, match="no weight that learns begins with 'backbone', but with 0, 1, 4, 7"):
         fit(model, loss, make_data(), steps=3, slower={"backbone": 0.1})
 
@@ -473,7 +504,14 @@ def test_where_nobody_watches_nothing_is_written(how, monkeypatch, capsys):
 
 def test_a_notebook_counts_as_watched_only_with_a_front_end(monkeypatch):
     monkeypatch.setattr("coursekit.plot.in_notebook", lambda: True)
-    for name in ("PYTEST_VERSION", "COURSEKIT_QUIET", "JPY_SESSION_NAME", "COLAB_RELEASE_TAG", "VSCODE_PID", "VSCODE_CWD"):
+    for name in (
+        "PYTEST_VERSION",
+        "COURSEKIT_QUIET",
+        "JPY_SESSION_NAME",
+        "COLAB_RELEASE_TAG",
+        "VSCODE_PID",
+        "VSCODE_CWD",
+    ):
         monkeypatch.delenv(name, raising=False)
     assert audience() is None
     monkeypatch.setenv("JPY_SESSION_NAME", "course/01_boxes/boxes.ipynb")
@@ -495,7 +533,9 @@ def test_the_live_curve_is_one_figure_drawn_again_and_again(monkeypatch):
 
     monkeypatch.setattr(training, "audience", lambda: "notebook")
     monkeypatch.setattr(training, "DRAW_EVERY", 0.0)
-    monkeypatch.setattr(IPython.display, "display", lambda canvas, display_id: shown.append(canvas) or Handle())
+    monkeypatch.setattr(
+        IPython.display, "display", lambda canvas, display_id: shown.append(canvas) or Handle()
+    )
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     monkeypatch.setattr("tqdm.auto.tqdm", __import__("tqdm").tqdm)
     fit(make_model(), loss, make_data(), steps=3, batch_size=8)
