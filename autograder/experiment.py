@@ -114,7 +114,8 @@ def machine():
     if torch.cuda.is_available():
         place = torch.cuda.get_device_name()
     else:
-        place = f"{torch.get_num_threads()} CPU threads, {processor()}"
+        threads = torch.get_num_threads()
+        place = f"{threads} CPU thread{'s' * (threads > 1)}, {processor()}"
     return f"{place}, torch {torch.__version__.split('+')[0]}"
 
 
