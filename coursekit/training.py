@@ -129,7 +129,8 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
     if steps < 1 or batch_size < 1 or not len(data):
         raise ValueError(f"{steps} steps of {batch_size} out of {len(data)} images: each must be at least 1")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    data = data.to(device) if data.device.type != device.type else data
+    device = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0", as tensors there say
+    data = data if data.device == device else data.to(device)
     batch_size = min(batch_size, len(data))
     layout = memory_format(model, device)
     model.to(device, memory_format=layout).train()
@@ -157,9 +158,9 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
     last_save = started
     batches = endless_batches(data, batch_size, flip, seed, done, layout == torch.channels_last)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    scope = [fast_matrix_products(device), torch.random.fork_rng([device] if device.type == "cuda" else [])]
+    random_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
     try:
-        with Interrupts() as interrupts, scope[0], scope[1], float_outputs(model):
+        with Interrupts() as wish, random_numbers, fast_matrix_products(device), float_outputs(model):
             for step in range(done + 1, steps + 1):
                 torch.manual_seed(1_000_003 * seed + step)
                 images, targets = next(batches)
@@ -176,20 +177,19 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
                 if device.type == "cpu":
                     run.look(pending, data)  # before the step: the weights are still good
                 optimizer.step()
-                if len(pending) >= LOOK_EVERY or step == steps or interrupts.asked:
+                if len(pending) >= LOOK_EVERY or step == steps or wish.asked:
                     run.look(pending, data)
                 now = time.perf_counter()
                 history.seconds = before + now - started
                 watch.update()
-                if interrupts.asked:
+                if wish.asked:
                     break
                 if run.checkpoint and now - last_save > save_every:
                     run.look(pending, data)
                     run.save()
                     last_save = time.perf_counter()
-    except (
-        KeyboardInterrupt
-    ):  # the second one, or one outside of the main thread: the step at hand is half done
+    except KeyboardInterrupt:
+        # the second one, or one outside of the main thread: the step at hand is half done
         run.tell_interrupted("at once; the weights are in the middle of a step")
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):

@@ -137,6 +137,24 @@ def test_an_interrupted_run_that_goes_on_equals_one_that_was_not_bit_for_bit(bf1
     assert same(weights(other), weights(whole))
 
 
+def test_a_second_interrupt_acts_at_once_and_the_checkpoint_stays(tmp_path, capsys):
+    path, calls = tmp_path / "run.safetensors", []
+
+    def interrupted(model, images, targets):
+        calls.append(1)
+        for _ in range(2 if len(calls) == 3 else 0):
+            signal.raise_signal(signal.SIGINT)
+        return loss(model, images, targets)
+
+    history = fit(
+        make_model(), interrupted, make_data(), steps=9, batch_size=8, checkpoint=path, save_every=0.0
+    )
+    assert history.steps == [1, 2] and not history.complete
+    assert "interrupted at once" in capsys.readouterr().out
+    assert training.read_checkpoint(path)[1]["step"] == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_run_goes_on_in_the_precision_it_began_with(tmp_path, monkeypatch):
     """A session may come back on another machine; the weights must not change their precision half-way."""
     path, model = tmp_path / "run.safetensors", make_model()
