@@ -170,6 +170,7 @@ LIBRARY = {
         "torchvision.ops.boxes.box_iou",
         "torchvision.ops.boxes._box_inter_union",
         "torchvision.ops.boxes._box_diou_iou",
+        "pycocotools.mask.iou",
         "torchvision.ops.boxes.generalized_box_iou",
     ),
     "flip_boxes": (

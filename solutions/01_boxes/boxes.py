@@ -220,7 +220,7 @@ def xyxy_to_cxcywh(boxes):
 can = torch.tensor([[400.0, 120, 540, 400]])
 same(xyxy_to_cxcywh(can), [[470, 260, 140, 280]], "the can's centre is (470, 260), its size 140 by 280")
 tile = torch.tensor([[0.0, 0, 9, 9]])
-same(xyxy_to_cxcywh(tile), [[4.5, 4.5, 9, 9]], "half of 0 to 9 is 4.5: nothing rounded, no 1 added")
+same(xyxy_to_cxcywh(tile), [[4.5, 4.5, 9, 9]], "the middle of 0 and 9 is 4.5: no rounding, no 1 added")
 ### BEGIN HIDDEN TESTS
 from torchvision.ops import box_convert
 
@@ -584,8 +584,8 @@ with figure(alt, width=4, height=3) as ax:
 
 # %% [markdown]
 r"""
-What was `x` pixels from the left border is now `x` pixels from the right one. An edge at $x$ goes to $W - x$,
-where $W$ is the width of the image. Heights do not change.
+What was $x$ pixels from the left border is now $x$ pixels from the right one. An edge at $x$ goes to $W - x$,
+where $W$ is the width of the image. $y$ stays.
 
 By hand: a box from 540 to 640 at the right border of a 640 wide image goes to 0 to 100. Its left side, 540,
 becomes the *right* side, 640 − 540 = 100.
@@ -646,6 +646,11 @@ same(
 )
 untouched(flip_boxes, many, 101)
 ### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+Now every box moves with its object. Look at the bar as well: it has no box, before or after.
+"""
 
 # %%
 alt = "The scene and its mirror image; in both, every box fits its object."
