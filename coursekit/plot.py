@@ -173,7 +173,9 @@ def show_image(image, ax=None):
     ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
 
 
-def show_boxes(boxes, role="truth", *, image=None, labels=None, scores=None, classes=None, ax=None):
+def show_boxes(
+    boxes, role="truth", *, image=None, labels=None, scores=None, classes=None, thickness=1.0, ax=None
+):
     """Draws boxes in their role's colour and line, with their names and scores where these are given.
 
     Args:
@@ -183,6 +185,7 @@ def show_boxes(boxes, role="truth", *, image=None, labels=None, scores=None, cla
         labels (Tensor[N] or list): numbers, or names as strings; one written on each box.
         scores (Tensor[N]): written behind the label.
         classes (tuple of str): the name of label k is `classes[k - 1]`, of 0 it is "background".
+        thickness (float): of the lines, as a factor of their role's.
         ax (Axes): where to draw. Without an image, new axes span the boxes, y downwards.
     """
     from matplotlib.collections import PolyCollection
@@ -197,8 +200,9 @@ def show_boxes(boxes, role="truth", *, image=None, labels=None, scores=None, cla
     corners = boxes[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 4, 2).numpy()  # [N, 4, 2]
     ax.add_collection(
         PolyCollection(
-            corners, facecolors="none", edgecolors=look.color, linewidths=look.width, linestyles=[look.style],
-            path_effects=on_any_background(look.width), label=role if len(boxes) else None,
+            corners, facecolors="none", edgecolors=look.color, linewidths=thickness * look.width,
+            linestyles=[look.style],
+            path_effects=on_any_background(thickness * look.width), label=role if len(boxes) else None,
         ),
         autolim=False,
     )  # fmt: skip
@@ -373,7 +377,9 @@ def pictures(images, targets=None, columns=4, *, predictions=None, classes=None,
             boxes = torch.as_tensor(answer["boxes"]).detach().float().cpu().reshape(-1, 4)
             labels = answer.get("labels") if classes is not None else None
             moved = boxes + torch.tensor([x, y, x, y])
-            show_boxes(moved, role, labels=labels, scores=answer.get("scores"), classes=classes, ax=ax)
+            show_boxes(
+                moved, role, labels=labels, scores=answer.get("scores"), classes=classes, thickness=0.7, ax=ax
+            )
 
 
 def show_loss(history, ax=None):
