@@ -4,15 +4,18 @@ MISTAKES = {
     "tile_anchors": [
         Mistake(
             "y runs fastest",
-            "these cells come column by column: the first two should be neighbours in a row, so look at which of the "
-            "two loops, or axes, is the inner one",
+            "these cells come column by column: the first two should be neighbours in a row, so look at which"
+            " of the two loops, or axes, is the inner one",
             edits=(('indexing="ij")', 'indexing="xy")'),),
         ),
         Mistake(
             "columns and rows swapped",
             "the grid has as many rows as it should have columns: a 3 x 2 grid is 3 wide and 2 high",
             edits=(
-                ("    width, height = image_size", "    columns, rows = rows, columns\n    width, height = image_size"),
+                (
+                    "    width, height = image_size",
+                    "    columns, rows = rows, columns\n    width, height = image_size",
+                ),
             ),
         ),
         Mistake(
@@ -22,7 +25,8 @@ MISTAKES = {
         ),
         Mistake(
             "x1, x2, y1, y2",
-            "the numbers are right, their order is not: that is (xmin, xmax, ymin, ymax); a box is (x1, y1, x2, y2) here",
+            "the numbers are right, their order is not: that is (xmin, xmax, ymin, ymax); a box is (x1, y1,"
+            " x2, y2) here",
             edits=(
                 ("[x, y, x + 1, y + 1]", "[x, x + 1, y, y + 1]"),
                 ("[width / columns, height / rows] * 2", "[width / columns] * 2 + [height / rows] * 2"),
@@ -40,8 +44,8 @@ MISTAKES = {
         ),
         Mistake(
             "whole pixels only",
-            "the size of a cell was rounded down: 640 pixels in 3 columns are 213.33 each, or the last column ends "
-            "before the image does",
+            "the size of a cell was rounded down: 640 pixels in 3 columns are 213.33 each, or the last column"
+            " ends before the image does",
             edits=(("[width / columns, height / rows]", "[float(width // columns), float(height // rows)]"),),
         ),
         Mistake(
@@ -56,14 +60,24 @@ MISTAKES = {
         ),
         Mistake(
             "spread over one cell less",
-            "the cells are too large, and the last ones lie outside: n cells have n - 1 borders between them, but the "
-            "image is divided by n",
-            edits=(("[width / columns, height / rows]", "[width / max(columns - 1, 1), height / max(rows - 1, 1)]"),),
+            "the cells are too large, and the last ones lie outside: n cells have n - 1 borders between them,"
+            " but the image is divided by n",
+            edits=(
+                (
+                    "[width / columns, height / rows]",
+                    "[width / max(columns - 1, 1), height / max(rows - 1, 1)]",
+                ),
+            ),
         ),
         Mistake(
             "last pixel instead of border",
             "each box ends one pixel early: x2 is where the next cell begins, there is no - 1 and no + 1",
-            edits=(("[width / columns, height / rows] * 2)", "[width / columns, height / rows] * 2) - torch.tensor([0, 0, 1.0, 1])"),),
+            edits=(
+                (
+                    "[width / columns, height / rows] * 2)",
+                    "[width / columns, height / rows] * 2) - torch.tensor([0, 0, 1.0, 1])",
+                ),
+            ),
         ),
         Mistake(
             "rows from the bottom up",
@@ -79,23 +93,26 @@ MISTAKES = {
     "anchor_shapes": [
         Mistake(
             "ratio inverted",
-            "wide and tall are exchanged: here the aspect ratio is width / height, so 2 is wide (some libraries use "
-            "height / width)",
+            "wide and tall are exchanged: here the aspect ratio is width / height, so 2 is wide (some"
+            " libraries use height / width)",
             edits=((".sqrt()  # [R]", ".sqrt().reciprocal()"),),
         ),
         Mistake(
             "no square root",
-            "the sides differ by the ratio squared: multiply one side by its root and divide the other by its root",
+            "the sides differ by the ratio squared: multiply one side by its root and divide the other by its"
+            " root",
             edits=((".sqrt()  # [R]", ""),),
         ),
         Mistake(
             "area not kept",
-            "only the width changes with the ratio, so the area does too; all ratios of a scale have one area",
+            "only the width changes with the ratio, so the area does too; all ratios of a scale have one"
+            " area",
             edits=((".sqrt()  # [R]", ""), ("height * s_y / root", "height * s_y * torch.ones_like(root)")),
         ),
         Mistake(
             "area not kept, height only",
-            "only the height changes with the ratio, so the area does too; all ratios of a scale have one area",
+            "only the height changes with the ratio, so the area does too; all ratios of a scale have one"
+            " area",
             edits=((".sqrt()  # [R]", ""), ("width * s_x * root", "width * s_x * torch.ones_like(root)")),
         ),
         Mistake(
@@ -131,7 +148,9 @@ MISTAKES = {
         Mistake(
             "height before width",
             "the columns are (height, width); they should be (width, height)",
-            edits=(("[width * s_x * root, height * s_y / root]", "[height * s_y / root, width * s_x * root]"),),
+            edits=(
+                ("[width * s_x * root, height * s_y / root]", "[height * s_y / root, width * s_x * root]"),
+            ),
         ),
         Mistake(
             "sides in rows",
@@ -141,7 +160,10 @@ MISTAKES = {
         Mistake(
             "half the size",
             "these are half widths and half heights, the reach from the centre",
-            edits=(("width * s_x * root", "width / 2 * s_x * root"), ("height * s_y / root", "height / 2 * s_y / root")),
+            edits=(
+                ("width * s_x * root", "width / 2 * s_x * root"),
+                ("height * s_y / root", "height / 2 * s_y / root"),
+            ),
         ),
     ],
     "linear_scales": [
@@ -152,7 +174,8 @@ MISTAKES = {
         ),
         Mistake(
             "smallest left out",
-            "the first scale is one step too large: the paper counts its levels from 1 and multiplies by k - 1",
+            "the first scale is one step too large: the paper counts its levels from 1 and multiplies by"
+            " k - 1",
             edits=(("torch.arange(levels)", "torch.arange(1, levels + 1)"),),
         ),
         Mistake(
@@ -194,21 +217,32 @@ MISTAKES = {
     "ssd_anchors": [
         Mistake(
             "no extra anchor",
-            "the anchor of scale sqrt(s_j * s_(j+1)) is missing: each cell has one more than there are ratios",
-            edits=((", anchor_shapes(between, [1], image_size)])", "])"),),
+            "the anchor of scale sqrt(s_j * s_(j+1)) is missing: each cell has one more than there are"
+            " ratios",
+            edits=((", extra])", "])"),),
         ),
         Mistake(
             "extra anchor missing on the last level",
             "the last level has one anchor a cell too few: after the last scale comes 1.0",
             edits=(
                 ("[*scales[1:], (1.0, 1.0)]", "[*scales[1:], None]"),
-                ("    between = [math.sqrt(s * t) for s, t in zip(scale, following)]", "    between = scale if following is None else [math.sqrt(s * t) for s, t in zip(scale, following)]"),
-                ("anchor_shapes(between, [1], image_size)", "anchor_shapes(between, [1] if following else [], image_size)"),
+                (
+                    "    between = [math.sqrt(s * t) for s, t in zip(scale, following)]",
+                    (
+                        "    between = scale if following is None else [math.sqrt(s * t) for s, t in"
+                        " zip(scale, following)]"
+                    ),
+                ),
+                (
+                    "anchor_shapes(between, [1], image_size)",
+                    "anchor_shapes(between, [1] if following else [], image_size)",
+                ),
             ),
         ),
         Mistake(
             "last level's own scale again",
-            "on the last level the extra anchor is as large as the one of ratio 1: the next scale is 1.0 there, not its own",
+            "on the last level the extra anchor is as large as the one of ratio 1: the next scale is 1.0"
+            " there, not its own",
             edits=(("(1.0, 1.0)]", "scales[-1]]"),),
         ),
         Mistake(
@@ -249,15 +283,17 @@ MISTAKES = {
             "the extra anchor comes before the ratios in each cell; it should be the last",
             edits=(
                 (
-                    "[anchor_shapes(scale, ratios, image_size), anchor_shapes(between, [1], image_size)]",
-                    "[anchor_shapes(between, [1], image_size), anchor_shapes(scale, ratios, image_size)]",
+                    "[anchor_shapes(scale, ratios, image_size), extra]",
+                    "[extra, anchor_shapes(scale, ratios, image_size)]",
                 ),
             ),
         ),
         Mistake(
             "every ratio twice",
             "the in-between scale was used with all ratios; there is one extra anchor, of ratio 1",
-            edits=(("anchor_shapes(between, [1], image_size)", "anchor_shapes(between, ratios, image_size)"),),
+            edits=(
+                ("anchor_shapes(between, [1], image_size)", "anchor_shapes(between, ratios, image_size)"),
+            ),
         ),
         Mistake(
             "centre on the cell's corner",
@@ -273,24 +309,36 @@ MISTAKES = {
             "corner of the cell as corner of the anchor",
             "the anchors begin where their cells begin; their centre is the cell's centre",
             edits=(
-                ("[centres - shapes / 2, centres + shapes / 2]", "[cells[:, None, :2] + 0 * shapes, cells[:, None, :2] + shapes]"),
+                (
+                    "[centres - shapes / 2, centres + shapes / 2]",
+                    "[cells[:, None, :2] + 0 * shapes, cells[:, None, :2] + shapes]",
+                ),
             ),
         ),
         Mistake(
             "centre and size",
             "these are (cx, cy, w, h); the result is two corners",
-            edits=(("[centres - shapes / 2, centres + shapes / 2]", "[centres + 0 * shapes, 0 * centres + shapes]"),),
+            edits=(
+                (
+                    "[centres - shapes / 2, centres + shapes / 2]",
+                    "[centres + 0 * shapes, 0 * centres + shapes]",
+                ),
+            ),
         ),
         Mistake(
             "anchors outside of cells",
-            "first come all cells of one ratio, then all of the next; all anchors of a cell should stand together",
+            "first come all cells of one ratio, then all of the next; all anchors of a cell should stand"
+            " together",
             edits=(("anchors.reshape(-1, 4)", "anchors.transpose(0, 1).reshape(-1, 4)"),),
         ),
         Mistake(
             "column by column",
             "the cells come column by column; row by row, x runs faster than y",
             edits=(
-                ("anchors.reshape(-1, 4)", "anchors.reshape(rows, columns, -1, 4).transpose(0, 1).reshape(-1, 4)"),
+                (
+                    "anchors.reshape(-1, 4)",
+                    "anchors.reshape(rows, columns, -1, 4).transpose(0, 1).reshape(-1, 4)",
+                ),
             ),
         ),
         Mistake(
@@ -304,26 +352,44 @@ MISTAKES = {
             edits=(
                 (
                     "torch.cat(levels)",
-                    "torch.cat(levels).clamp(min=0).minimum(torch.tensor([*image_size, *image_size], dtype=torch.float32))",
+                    (
+                        "torch.cat(levels).clamp(min=0).minimum(torch.tensor([*image_size, *image_size],"
+                        " dtype=torch.float32))"
+                    ),
                 ),
             ),
         ),
         Mistake(
             "sizes clipped to the image's",
-            "an anchor wider than the image was made as wide as the image; anchors are not clipped, in no form",
+            "an anchor wider than the image was made as wide as the image; anchors are not clipped, in no"
+            " form",
             edits=(
-                ("centres = ", "shapes = shapes.minimum(torch.tensor(image_size, dtype=torch.float32))\n        centres = "),
+                (
+                    "centres = ",
+                    (
+                        "shapes = shapes.minimum(torch.tensor(image_size, dtype=torch.float32))\n       "
+                        " centres = "
+                    ),
+                ),
             ),
         ),
         Mistake(
             "ratio inverted",
             "wide and tall are exchanged: the aspect ratio is width / height here",
-            edits=(("anchor_shapes(scale, ratios, image_size)", "anchor_shapes(scale, [1 / a for a in ratios], image_size)"),),
+            edits=(
+                (
+                    "anchor_shapes(scale, ratios, image_size)",
+                    "anchor_shapes(scale, [1 / a for a in ratios], image_size)",
+                ),
+            ),
         ),
         Mistake(
             "scales swapped",
             "s_y went to the width and s_x to the height",
-            edits=(("[anchor_shapes(scale, ratios", "[anchor_shapes(scale[::-1], ratios"), ("zip(scale, following)]", "zip(scale[::-1], following[::-1])]")),
+            edits=(
+                ("[anchor_shapes(scale, ratios", "[anchor_shapes(scale[::-1], ratios"),
+                ("zip(scale, following)]", "zip(scale[::-1], following[::-1])]"),
+            ),
         ),
         Mistake(
             "columns and rows swapped",
@@ -332,7 +398,8 @@ MISTAKES = {
         ),
         Mistake(
             "anchors of the first image size",
-            "these anchors fit an image of another size that was asked for before: anchors depend on image_size too",
+            "these anchors fit an image of another size that was asked for before: anchors depend on"
+            " image_size too",
             edits=(
                 ("scales, ratios, image_size):", "scales, ratios, image_size, kept={}):"),
                 ("return torch.cat(levels)", "return kept.setdefault(str(grids), torch.cat(levels))"),

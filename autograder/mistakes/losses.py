@@ -29,14 +29,19 @@ MISTAKES = {
         ),
         Mistake(
             "Huber",
-            "these are the values of the Huber loss: smooth L1 divided by sigma^2. Beyond the parabola the slope should be 1",
+            "these are the values of the Huber loss: smooth L1 divided by sigma^2. Beyond the parabola the"
+            " slope should be 1",
             edits=(("return torch.where(", "return sigma**-2 * torch.where("),),
         ),
         Mistake(
             "Huber with sigma as its bend",
-            "this is the Huber loss whose bend lies at sigma; here a larger sigma makes the parabola narrower",
+            "this is the Huber loss whose bend lies at sigma; here a larger sigma makes the parabola"
+            " narrower",
             edits=(
-                ("size < 1 / sigma**2, (sigma * size) ** 2 / 2, size - 1 / (2 * sigma**2)", "size < sigma, size**2 / 2, sigma * (size - sigma / 2)"),
+                (
+                    "size < 1 / sigma**2, (sigma * size) ** 2 / 2, size - 1 / (2 * sigma**2)",
+                    "size < sigma, size**2 / 2, sigma * (size - sigma / 2)",
+                ),
             ),
         ),
         Mistake(
@@ -71,7 +76,8 @@ MISTAKES = {
         ),
         Mistake(
             "no absolute value",
-            "a negative difference is always on the parabola, or gives a negative loss: look at its size, not its sign",
+            "a negative difference is always on the parabola, or gives a negative loss: look at its size, not"
+            " its sign",
             edits=(("(prediction - target).abs()", "(prediction - target)"),),
         ),
         Mistake(
@@ -82,24 +88,51 @@ MISTAKES = {
         Mistake(
             "averaged",
             "this is one number, the mean; the loss of each number was asked for",
-            edits=(("return torch.where(size < 1 / sigma**2, (sigma * size) ** 2 / 2, size - 1 / (2 * sigma**2))", "return torch.where(size < 1 / sigma**2, (sigma * size) ** 2 / 2, size - 1 / (2 * sigma**2)).mean()"),),
+            edits=(
+                (
+                    (
+                        "return torch.where(size < 1 / sigma**2, (sigma * size) ** 2 / 2, size - 1 / (2 *"
+                        " sigma**2))"
+                    ),
+                    (
+                        "return torch.where(size < 1 / sigma**2, (sigma * size) ** 2 / 2, size - 1 / (2 *"
+                        " sigma**2)).mean()"
+                    ),
+                ),
+            ),
         ),
         Mistake(
             "summed over the four",
             "there is one number for each row; the loss of each of the four was asked for",
-            edits=(("return torch.where(size < 1 / sigma**2, (sigma * size) ** 2 / 2, size - 1 / (2 * sigma**2))", "return torch.where(size < 1 / sigma**2, (sigma * size) ** 2 / 2, size - 1 / (2 * sigma**2)).sum(-1)"),),
+            edits=(
+                (
+                    (
+                        "return torch.where(size < 1 / sigma**2, (sigma * size) ** 2 / 2, size - 1 / (2 *"
+                        " sigma**2))"
+                    ),
+                    (
+                        "return torch.where(size < 1 / sigma**2, (sigma * size) ** 2 / 2, size - 1 / (2 *"
+                        " sigma**2)).sum(-1)"
+                    ),
+                ),
+            ),
         ),
         Mistake(
             "no gradient",
-            "the values are right but no gradient flows back: compute with tensors all the way, without .detach(), .item() or .data",
+            "the values are right but no gradient flows back: compute with tensors all the way, without"
+            " .detach(), .item() or .data",
             edits=(("(prediction - target).abs()", "(prediction - target).abs().detach()"),),
         ),
     ],
     "mine_hard_negatives": [
         Mistake(
             "positives chosen too",
-            "a positive was chosen as a negative because its loss is high: take the positives out before you rank",
-            edits=(("loss.masked_fill(positive, -torch.inf)", "loss"), ("(rank < wanted) & ~positive", "rank < wanted")),
+            "a positive was chosen as a negative because its loss is high: take the positives out before you"
+            " rank",
+            edits=(
+                ("loss.masked_fill(positive, -torch.inf)", "loss"),
+                ("(rank < wanted) & ~positive", "rank < wanted"),
+            ),
         ),
         Mistake(
             "positives take places",
@@ -108,12 +141,14 @@ MISTAKES = {
         ),
         Mistake(
             "positives set to zero",
-            "a positive's loss was set to 0, which is as high as that of a perfect negative, and it took a place: it should rank below all",
+            "a positive's loss was set to 0, which is as high as that of a perfect negative, and it took a"
+            " place: it should rank below all",
             edits=(("masked_fill(positive, -torch.inf)", "masked_fill(positive, 0)"),),
         ),
         Mistake(
             "positives fill up",
-            "where there are too few negatives, positives were taken to fill the places; then there are just fewer",
+            "where there are too few negatives, positives were taken to fill the places; then there are just"
+            " fewer",
             edits=(("(rank < wanted) & ~positive", "rank < wanted"),),
         ),
         Mistake(
@@ -124,12 +159,22 @@ MISTAKES = {
         Mistake(
             "one without positives",
             "an image without positives keeps one negative; it should keep `ratio`",
-            edits=(("ratio * positive.sum(dim=1, keepdim=True).clamp(min=1)", "(ratio * positive.sum(dim=1, keepdim=True)).clamp(min=1)"),),
+            edits=(
+                (
+                    "ratio * positive.sum(dim=1, keepdim=True).clamp(min=1)",
+                    "(ratio * positive.sum(dim=1, keepdim=True)).clamp(min=1)",
+                ),
+            ),
         ),
         Mistake(
             "all without positives",
             "an image without positives keeps all of its negatives; it should keep `ratio`",
-            edits=(("return (rank < wanted) & ~positive", "return ((rank < wanted) | ~positive.any(dim=1, keepdim=True)) & ~positive"),),
+            edits=(
+                (
+                    "return (rank < wanted) & ~positive",
+                    "return ((rank < wanted) | ~positive.any(dim=1, keepdim=True)) & ~positive",
+                ),
+            ),
         ),
         Mistake(
             "ratio more in every image",
@@ -143,26 +188,45 @@ MISTAKES = {
         ),
         Mistake(
             "ranked over the batch",
-            "the negatives of all images were ranked together, so an image with high losses takes all; rank in each image by itself",
+            "the negatives of all images were ranked together, so an image with high losses takes all; rank"
+            " in each image by itself",
             edits=(
-                ("wanted = ratio * positive.sum(dim=1, keepdim=True).clamp(min=1)", "wanted = ratio * positive.sum(dim=1).clamp(min=1).sum()"),
-                (".argsort(dim=1, descending=True, stable=True)", ".flatten().argsort(descending=True, stable=True)"),
+                (
+                    "wanted = ratio * positive.sum(dim=1, keepdim=True).clamp(min=1)",
+                    "wanted = ratio * positive.sum(dim=1).clamp(min=1).sum()",
+                ),
+                (
+                    ".argsort(dim=1, descending=True, stable=True)",
+                    ".flatten().argsort(descending=True, stable=True)",
+                ),
                 ("rank = order.argsort(dim=1)", "rank = order.argsort().reshape(loss.shape)"),
             ),
         ),
         Mistake(
             "ranked down the columns",
             "the losses were ranked over the images instead of over the anchors: dim 1 holds the anchors",
-            edits=((".argsort(dim=1, descending=True, stable=True)", ".argsort(dim=0, descending=True, stable=True)"), ("order.argsort(dim=1)", "order.argsort(dim=0)")),
+            edits=(
+                (
+                    ".argsort(dim=1, descending=True, stable=True)",
+                    ".argsort(dim=0, descending=True, stable=True)",
+                ),
+                ("order.argsort(dim=1)", "order.argsort(dim=0)"),
+            ),
         ),
         Mistake(
             "easiest first",
             "these are the negatives of lowest loss, the easy ones; the hard ones have the highest",
-            edits=(("-torch.inf).argsort(dim=1, descending=True,", "torch.inf).argsort(dim=1, descending=False,"),),
+            edits=(
+                (
+                    "-torch.inf).argsort(dim=1, descending=True,",
+                    "torch.inf).argsort(dim=1, descending=False,",
+                ),
+            ),
         ),
         Mistake(
             "sorted once",
-            "argsort gives which anchor stands at each place, not the place of each anchor: sort its result once more",
+            "argsort gives which anchor stands at each place, not the place of each anchor: sort its result"
+            " once more",
             edits=(("rank = order.argsort(dim=1)", "rank = order"),),
         ),
         Mistake(
@@ -178,16 +242,25 @@ MISTAKES = {
         Mistake(
             "larger index on ties",
             "of equal losses the later anchor was taken; the smaller index wins",
-            edits=(("= loss.masked_fill(positive, -torch.inf).argsort(dim=1, descending=True, stable=True)", "= loss.masked_fill(positive, -torch.inf).argsort(dim=1, stable=True).flip(1)"),),
+            edits=(
+                (
+                    "= loss.masked_fill(positive, -torch.inf).argsort(dim=1, descending=True, stable=True)",
+                    "= loss.masked_fill(positive, -torch.inf).argsort(dim=1, stable=True).flip(1)",
+                ),
+            ),
         ),
         Mistake(
             "all of equal loss",
-            "where losses are equal more were taken than wanted: a threshold cannot tell them apart, the smaller index wins",
+            "where losses are equal more were taken than wanted: a threshold cannot tell them apart, the"
+            " smaller index wins",
             edits=(
                 (
                     "return (rank < wanted) & ~positive",
-                    "last = ((rank < wanted) & ~positive) * loss + ~((rank < wanted) & ~positive) * 1e9\n"
-                    "    return (loss >= last.amin(dim=1, keepdim=True)) & ~positive if loss.numel() else ~positive",
+                    (
+                        "last = ((rank < wanted) & ~positive) * loss + ~((rank < wanted) & ~positive) * 1e9\n"
+                        "    return (loss >= last.amin(dim=1, keepdim=True)) & ~positive if loss.numel() else"
+                        " ~positive"
+                    ),
                 ),
             ),
         ),
@@ -210,26 +283,49 @@ MISTAKES = {
     "ssd_loss": [
         Mistake(
             "averaged over all anchors",
-            "both losses are divided by the number of anchors, so an image with more background has a smaller loss; divide by the positives",
+            "both losses are divided by the number of anchors, so an image with more background has a smaller"
+            " loss; divide by the positives",
             edits=(("count = positive.sum().clamp(min=1)", "count = max(labels.numel(), 1)"),),
         ),
         Mistake(
             "averaged over the chosen anchors",
-            "the classification loss is a mean over positives and negatives; divide its sum by the positives alone",
-            edits=(("entropy[positive | mined & (labels == 0)].sum() / count", "entropy[positive | mined & (labels == 0)].sum() / (positive | mined & (labels == 0)).sum().clamp(min=1)"),),
+            "the classification loss is a mean over positives and negatives; divide its sum by the positives"
+            " alone",
+            edits=(
+                (
+                    "entropy[positive | mined & (labels == 0)].sum() / count",
+                    (
+                        "entropy[positive | mined & (labels == 0)].sum() / (positive | mined & (labels =="
+                        " 0)).sum().clamp(min=1)"
+                    ),
+                ),
+            ),
         ),
         Mistake(
             "mean of the four offsets",
-            "the localisation loss is a quarter of what it should be: the four offsets are summed, not averaged",
+            "the localisation loss is a quarter of what it should be: the four offsets are summed, not"
+            " averaged",
             edits=((".sum() / count\n    return", ".sum() / (4 * count)\n    return"),),
         ),
         Mistake(
             "divided image by image",
             "each image was divided by its own positives; divide the batch's sum by the batch's positives",
             edits=(
-                ("count = positive.sum().clamp(min=1)", "count = positive.sum(dim=1, keepdim=True).clamp(min=1)"),
-                ("entropy[positive | mined & (labels == 0)].sum() / count", "(entropy * (positive | mined & (labels == 0)) / count).sum() / max(len(labels), 1)"),
-                ("smooth_l1_loss(deltas[positive], target_deltas[positive]).sum() / count", "(smooth_l1_loss(deltas, target_deltas).sum(-1) * positive / count).sum() / max(len(labels), 1)"),
+                (
+                    "count = positive.sum().clamp(min=1)",
+                    "count = positive.sum(dim=1, keepdim=True).clamp(min=1)",
+                ),
+                (
+                    "entropy[positive | mined & (labels == 0)].sum() / count",
+                    "(entropy * (positive | mined & (labels == 0)) / count).sum() / max(len(labels), 1)",
+                ),
+                (
+                    "smooth_l1_loss(deltas[positive], target_deltas[positive]).sum() / count",
+                    (
+                        "(smooth_l1_loss(deltas, target_deltas).sum(-1) * positive / count).sum() /"
+                        " max(len(labels), 1)"
+                    ),
+                ),
             ),
         ),
         Mistake(
@@ -239,23 +335,48 @@ MISTAKES = {
         ),
         Mistake(
             "constant without positives",
-            "a batch without positives gives plain zeros: its hard negatives still count, and the gradient must flow",
-            edits=(("count = positive.sum().clamp(min=1)", "count = positive.sum().clamp(min=1)\n    if not positive.any():\n        return logits.new_zeros(()), logits.new_zeros(())"),),
+            "a batch without positives gives plain zeros: its hard negatives still count, and the gradient"
+            " must flow",
+            edits=(
+                (
+                    "count = positive.sum().clamp(min=1)",
+                    (
+                        "count = positive.sum().clamp(min=1)\n    if not positive.any():\n        return"
+                        " logits.new_zeros(()), logits.new_zeros(())"
+                    ),
+                ),
+            ),
         ),
         Mistake(
             "constant localisation without positives",
-            "without positives the localisation is a new 0 that no gradient flows from; the sum of no rows of `deltas` is a 0 too, with one",
-            edits=(("    return classification, localisation", "    if not positive.any():\n        localisation = deltas.new_zeros(())\n    return classification, localisation"),),
+            "without positives the localisation is a new 0 that no gradient flows from; the sum of no rows of"
+            " `deltas` is a 0 too, with one",
+            edits=(
+                (
+                    "    return classification, localisation",
+                    (
+                        "    if not positive.any():\n        localisation = deltas.new_zeros(())\n    return"
+                        " classification, localisation"
+                    ),
+                ),
+            ),
         ),
         Mistake(
             "no gradient for the offsets",
-            "the localisation loss is cut off from the deltas: compute with them as they came, without .detach() or .item()",
+            "the localisation loss is cut off from the deltas: compute with them as they came, without"
+            " .detach() or .item()",
             edits=(("smooth_l1_loss(deltas[positive]", "smooth_l1_loss(deltas.detach()[positive]"),),
         ),
         Mistake(
             "images without positives left out",
-            "an image without positives adds nothing; its hardest negatives should count, see mine_hard_negatives",
-            edits=(("positive | mined & (labels == 0)", "positive | mined & (labels == 0) & positive.any(dim=1, keepdim=True)"),),
+            "an image without positives adds nothing; its hardest negatives should count, see"
+            " mine_hard_negatives",
+            edits=(
+                (
+                    "positive | mined & (labels == 0)",
+                    "positive | mined & (labels == 0) & positive.any(dim=1, keepdim=True)",
+                ),
+            ),
         ),
         Mistake(
             "ignored anchors as background",
@@ -273,9 +394,13 @@ MISTAKES = {
         ),
         Mistake(
             "ignored anchors take places",
-            "ignored anchors took places among the hard negatives: take them out before the mining, not after it",
+            "ignored anchors took places among the hard negatives: take them out before the mining, not"
+            " after it",
             edits=(
-                ("entropy.detach().masked_fill(labels < 0, -torch.inf)", "-logits.detach().log_softmax(-1)[..., 0]"),
+                (
+                    "entropy.detach().masked_fill(labels < 0, -torch.inf)",
+                    "-logits.detach().log_softmax(-1)[..., 0]",
+                ),
             ),
         ),
         Mistake(
@@ -297,23 +422,44 @@ MISTAKES = {
             "mined over the whole batch",
             "the hard negatives of the batch were ranked together; each image has its own",
             edits=(
-                ("mine_hard_negatives(entropy.detach().masked_fill(labels < 0, -torch.inf), positive)", "mine_hard_negatives(entropy.detach().masked_fill(labels < 0, -torch.inf).reshape(1, -1), positive.reshape(1, -1)).reshape(labels.shape)"),
+                (
+                    "mine_hard_negatives(entropy.detach().masked_fill(labels < 0, -torch.inf), positive)",
+                    (
+                        "mine_hard_negatives(entropy.detach().masked_fill(labels < 0, -torch.inf).reshape(1,"
+                        " -1), positive.reshape(1, -1)).reshape(labels.shape)"
+                    ),
+                ),
             ),
         ),
         Mistake(
             "offsets of all anchors",
             "the offsets of background anchors count too; only positives have something to be compared with",
-            edits=(("smooth_l1_loss(deltas[positive], target_deltas[positive])", "smooth_l1_loss(deltas, target_deltas)"),),
+            edits=(
+                (
+                    "smooth_l1_loss(deltas[positive], target_deltas[positive])",
+                    "smooth_l1_loss(deltas, target_deltas)",
+                ),
+            ),
         ),
         Mistake(
             "L1",
             "the localisation loss is plain L1; smooth L1 is a parabola below 1",
-            edits=(("smooth_l1_loss(deltas[positive], target_deltas[positive])", "(deltas[positive] - target_deltas[positive]).abs()"),),
+            edits=(
+                (
+                    "smooth_l1_loss(deltas[positive], target_deltas[positive])",
+                    "(deltas[positive] - target_deltas[positive]).abs()",
+                ),
+            ),
         ),
         Mistake(
             "L2",
             "the localisation loss is the squared difference; smooth L1 was asked for",
-            edits=(("smooth_l1_loss(deltas[positive], target_deltas[positive])", "(deltas[positive] - target_deltas[positive]).square()"),),
+            edits=(
+                (
+                    "smooth_l1_loss(deltas[positive], target_deltas[positive])",
+                    "(deltas[positive] - target_deltas[positive]).square()",
+                ),
+            ),
         ),
         Mistake(
             "alpha forgotten",
@@ -323,7 +469,10 @@ MISTAKES = {
         Mistake(
             "alpha on the classes",
             "alpha weighs the classification loss; it belongs to the localisation",
-            edits=(("localisation = alpha *", "localisation ="), ("classification = entropy", "classification = alpha * entropy")),
+            edits=(
+                ("localisation = alpha *", "localisation ="),
+                ("classification = entropy", "classification = alpha * entropy"),
+            ),
         ),
         Mistake(
             "losses exchanged",
@@ -348,22 +497,38 @@ MISTAKES = {
         Mistake(
             "background is the last class",
             "background was taken as the last column of the logits; it is class 0, the first",
-            edits=(("F.cross_entropy(logits.flatten(0, 1)", "F.cross_entropy(logits.roll(1, dims=-1).flatten(0, 1)"),),
+            edits=(
+                (
+                    "F.cross_entropy(logits.flatten(0, 1)",
+                    "F.cross_entropy(logits.roll(1, dims=-1).flatten(0, 1)",
+                ),
+            ),
         ),
         Mistake(
             "softmax twice",
             "the logits went through a softmax before the cross entropy, which has one inside",
-            edits=(("F.cross_entropy(logits.flatten(0, 1)", "F.cross_entropy(logits.flatten(0, 1).softmax(-1)"),),
+            edits=(
+                ("F.cross_entropy(logits.flatten(0, 1)", "F.cross_entropy(logits.flatten(0, 1).softmax(-1)"),
+            ),
         ),
         Mistake(
             "log of a probability of 0",
-            "very wrong logits give infinity: their softmax rounds to 0 and its logarithm to minus infinity; use log_softmax or cross_entropy on the logits",
-            edits=(("F.cross_entropy(logits.flatten(0, 1)", "F.nll_loss(logits.flatten(0, 1).softmax(-1).log()"),),
+            "very wrong logits give infinity: their softmax rounds to 0 and its logarithm to minus infinity;"
+            " use log_softmax or cross_entropy on the logits",
+            edits=(
+                ("F.cross_entropy(logits.flatten(0, 1)", "F.nll_loss(logits.flatten(0, 1).softmax(-1).log()"),
+            ),
         ),
         Mistake(
             "no gradient for the classes",
-            "the classification loss is cut off from the logits: mine on a detached copy, but sum the original",
-            edits=(("entropy = entropy.reshape(labels.shape)", "entropy = entropy.reshape(labels.shape).detach()"),),
+            "the classification loss is cut off from the logits: mine on a detached copy, but sum the"
+            " original",
+            edits=(
+                (
+                    "entropy = entropy.reshape(labels.shape)",
+                    "entropy = entropy.reshape(labels.shape).detach()",
+                ),
+            ),
         ),
     ],
 }

@@ -15,7 +15,12 @@ def tile_anchors__loops(columns, rows, image_size):
     for row in range(rows):
         for column in range(columns):
             boxes.append(
-                [column * width / columns, row * height / rows, (column + 1) * width / columns, (row + 1) * height / rows]
+                [
+                    column * width / columns,
+                    row * height / rows,
+                    (column + 1) * width / columns,
+                    (row + 1) * height / rows,
+                ]
             )
     return torch.tensor(boxes, dtype=torch.float32)
 
@@ -91,7 +96,9 @@ def ssd_anchors__loops(grids, scales, ratios, image_size):
     for level, (columns, rows) in enumerate(grids):
         sx, sy = scales[level]
         nx, ny = scales[level + 1] if level + 1 < len(scales) else (1, 1)
-        sizes = [(w * sx * a**0.5, h * sy / a**0.5) for a in ratios] + [(w * (sx * nx) ** 0.5, h * (sy * ny) ** 0.5)]
+        sizes = [(w * sx * a**0.5, h * sy / a**0.5) for a in ratios] + [
+            (w * (sx * nx) ** 0.5, h * (sy * ny) ** 0.5)
+        ]
         for row in range(rows):
             for column in range(columns):
                 cx, cy = (column + 0.5) * w / columns, (row + 0.5) * h / rows
@@ -107,16 +114,24 @@ def ssd_anchors__centre_and_size_in_one_table(grids, scales, ratios, image_size)
     parts = []
     for j, (columns, rows) in enumerate(grids):
         shapes = torch.cat([steps[j] * roots, (steps[j] * steps[j + 1]).sqrt()[None]])
-        cy, cx = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
+        cy, cx = torch.meshgrid(
+            (torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij"
+        )
         centres = torch.stack([cx, cy], -1).reshape(-1, 1, 2)
-        parts.append(torch.cat([centres.expand(-1, len(shapes), 2), shapes.expand(len(centres), -1, 2)], -1).flatten(0, 1))
+        parts.append(
+            torch.cat([centres.expand(-1, len(shapes), 2), shapes.expand(len(centres), -1, 2)], -1).flatten(
+                0, 1
+            )
+        )
     return box_convert(torch.cat(parts), "cxcywh", "xyxy") * torch.tensor([*image_size, *image_size])
 
 
 def ssd_anchors__product(grids, scales, ratios, image_size):
     def level(grid, now, then):
         step = numpy.divide(image_size, grid)
-        shapes = [(now[0] * a**0.5, now[1] * a**-0.5) for a in ratios] + [tuple(numpy.sqrt(numpy.multiply(now, then)))]
+        shapes = [(now[0] * a**0.5, now[1] * a**-0.5) for a in ratios] + [
+            tuple(numpy.sqrt(numpy.multiply(now, then)))
+        ]
         for y, x, shape in itertools.product(range(grid[1]), range(grid[0]), shapes):
             centre, half = (numpy.array([x, y]) + 0.5) * step, numpy.multiply(shape, image_size) / 2
             yield numpy.concatenate([centre - half, centre + half])

@@ -26,8 +26,12 @@ def smooth_l1_loss__filled(prediction, target, sigma=1.0):
     u = (prediction - target).flatten()
     loss = torch.zeros_like(u)
     near = u.abs() <= sigma**-2
-    loss[near] = F.mse_loss(sigma * prediction.flatten()[near], sigma * target.flatten()[near], reduction="none") / 2
-    loss[~near] = F.l1_loss(prediction.flatten()[~near], target.flatten()[~near], reduction="none") - sigma**-2 / 2
+    loss[near] = (
+        F.mse_loss(sigma * prediction.flatten()[near], sigma * target.flatten()[near], reduction="none") / 2
+    )
+    loss[~near] = (
+        F.l1_loss(prediction.flatten()[~near], target.flatten()[~near], reduction="none") - sigma**-2 / 2
+    )
     return loss.view_as(prediction)
 
 
@@ -35,7 +39,9 @@ def smooth_l1_loss__loops(prediction, target, sigma=1.0):
     rows = []
     for p, t in zip(prediction, target):
         values = [abs(a - b) for a, b in zip(p, t)]
-        rows.append(torch.stack([(sigma * u) ** 2 / 2 if u < 1 / sigma**2 else u - 0.5 / sigma**2 for u in values]))
+        rows.append(
+            torch.stack([(sigma * u) ** 2 / 2 if u < 1 / sigma**2 else u - 0.5 / sigma**2 for u in values])
+        )
     return torch.stack(rows) if rows else prediction - target
 
 
