@@ -47,20 +47,16 @@ data = scenes("train", 40, size=(160, 120), difficulty=plain)
 matched = [anchor_targets(anchors, target["boxes"].cpu(), target["labels"].cpu()) for target in data.targets]
 positives = torch.tensor([(labels > 0).sum() for labels, _ in matched])
 number = int((positives - 10).abs().argmin())  # a scene with about ten
-labels, deltas = matched[number]
+scene_labels, scene_deltas = matched[number]
 with plot.figure(
     "A scene with its objects in green and, around each, the few anchors that were matched to it.",
     width=5,
     height=3.8,
 ) as ax:
-    plot.show_boxes(anchors[labels > 0], "positive", image=data.images[number].cpu(), ax=ax)
+    plot.show_boxes(anchors[scene_labels > 0], "positive", image=data.images[number].cpu(), ax=ax)
     plot.show_boxes(data.targets[number]["boxes"], "truth", ax=ax)
-print(
-    "anchors:",
-    len(anchors),
-    " more than 200 background anchors for each positive:",
-    bool(positives.float().mean() * 200 < len(anchors)),
-)
+few = bool(positives.float().mean() * 200 < len(anchors))
+print(f"anchors: {len(anchors)}, more than 200 background anchors for each positive: {few}")
 
 # %% [markdown]
 r"""
@@ -283,12 +279,8 @@ with plot.figure(
     plot.curve(p, -p.log(), ax=ax)
     ax.set(xlabel="probability of the true class", ylabel="cross entropy")
 far = torch.tensor([[200.0, 0, 0]])
-print(
-    "softmax, then log:",
-    (-far.softmax(1).log()[0, 1]).item(),
-    " cross_entropy:",
-    F.cross_entropy(far, torch.tensor([1])).item(),
-)
+print("softmax, then log:", -far.softmax(1).log()[0, 1].item())
+print("cross_entropy:", F.cross_entropy(far, torch.tensor([1])).item())
 
 # %% [markdown]
 r"""
@@ -299,10 +291,10 @@ and so of the push, comes from the objects?
 
 # %%
 unsure = math.log(7)  # six classes and background
-found = int((labels > 0).sum())
-background = len(labels) - found
+found = int((scene_labels > 0).sum())
+background = len(scene_labels) - found
 rows = [
-    ["all anchors", found * unsure, background * unsure, 100 * found / len(labels)],
+    ["all anchors", found * unsure, background * unsure, 100 * found / len(scene_labels)],
     ["three negatives for each positive", found * unsure, 3 * found * unsure, 25.0],
 ]
 plot.table(
@@ -491,7 +483,7 @@ misses, the anchors that teach a detector where an object ends.
 # %%
 overlap = box_iou(data.targets[number]["boxes"].cpu(), anchors).amax(0)
 made_up = overlap + 0.1 * torch.rand(len(anchors), generator=torch.Generator().manual_seed(0))
-mined = mine_hard_negatives(made_up[None], labels[None] > 0)[0]
+mined = mine_hard_negatives(made_up[None], scene_labels[None] > 0)[0]
 with plot.figure(
     "The scene with its positives in blue and three times as many hard negatives, dotted grey, all around the"
     " objects.",
@@ -499,8 +491,8 @@ with plot.figure(
     height=3.8,
 ) as ax:
     plot.show_boxes(anchors[mined], "negative", image=data.images[number].cpu(), ax=ax)
-    plot.show_boxes(anchors[labels > 0], "positive", ax=ax)
-print("positives:", int((labels > 0).sum()), " hard negatives:", int(mined.sum()))
+    plot.show_boxes(anchors[scene_labels > 0], "positive", ax=ax)
+print(f"positives: {(scene_labels > 0).sum()}, hard negatives: {mined.sum()}")
 
 # %% [markdown]
 r"""
@@ -759,27 +751,24 @@ pushed at all.
 """
 
 # %%
-labels, target_deltas = matched[number]
-guess = torch.randn(1, len(labels), 7, generator=torch.Generator().manual_seed(1)).requires_grad_()
+guess = torch.randn(1, len(scene_labels), 7, generator=torch.Generator().manual_seed(1)).requires_grad_()
 classification, localisation = ssd_loss(
-    guess, torch.zeros(1, len(labels), 4), labels[None], target_deltas[None]
+    guess, torch.zeros(1, len(scene_labels), 4), scene_labels[None], scene_deltas[None]
 )
 classification.backward()
 pushed = (guess.grad.abs().sum(-1) > 0).sum().item()
-print("anchors:", len(labels), " positives:", int((labels > 0).sum()), " anchors that are pushed:", pushed)
+print(f"anchors: {len(scene_labels)}, positives: {(scene_labels > 0).sum()}, anchors that are pushed: {pushed}")
 
 easy = torch.zeros(1, 1000, 7)
 easy[..., 0] = 20.0
 more = ssd_loss(
     torch.cat([guess.detach(), easy], 1),
-    torch.zeros(1, len(labels) + 1000, 4),
-    torch.cat([labels, torch.zeros(1000, dtype=torch.int64)])[None],
-    torch.cat([target_deltas, torch.zeros(1000, 4)])[None],
+    torch.zeros(1, len(scene_labels) + 1000, 4),
+    torch.cat([scene_labels, torch.zeros(1000, dtype=torch.int64)])[None],
+    torch.cat([scene_deltas, torch.zeros(1000, 4)])[None],
 )
-print(
-    "a thousand easy negatives more, the same loss:",
-    torch.allclose(more[0], classification) and torch.allclose(more[1], localisation),
-)
+unchanged = torch.allclose(more[0], classification) and torch.allclose(more[1], localisation)
+print("a thousand easy negatives more, the same loss:", unchanged)
 
 # %% [markdown]
 r"""
