@@ -1,16 +1,15 @@
-"""submitted/STUDENT/NN_topic/topic.ipynb -> autograded notebooks, nbgrader's gradebook, feedback, marks and a report.
+"""submitted/STUDENT/NN_topic/topic.ipynb -> autograded notebooks, gradebook, feedback, marks and a report.
 
-A hand-in has a grading process of its own, which restores its cells (`handin`) and watches a second one in which the
-student's code runs. What hangs or dies there costs the exercise it happened in: the process is ended, forked anew, and
-goes on behind it. Only the parent writes to the gradebook.
+A hand-in has a grading process of its own, which restores its cells (`handin`) and watches a second one in
+which the student's code runs. What hangs or dies there costs the exercise it happened in: the process is
+ended, forked anew, and goes on behind it. Only the parent writes to nbgrader's gradebook.
 """
 
 import collections
 import contextlib
 import json
-import multiprocessing
+import multiprocessing.connection
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from pathlib import Path
 from . import handin
 from .judge import Verdict, _grading, _warm, judge_function, refused
 from .lessons import ROOT, sources
+from .pages import write_text
 
 COURSE = "object-detection"  # as in nbgrader_config.py
 BUDGET = 10  # a hand-in may take so many times the limit of one exercise
@@ -77,7 +77,10 @@ def grade(root=ROOT, submitted=None, output=None, *, lessons=(), students=(), pr
     known = {path.parent.name: path for path in sources(root)}
     found, left_out = _find(submitted, known, lessons, students)
     loaded = {name: handin.load_lesson(known[name]) for name in sorted({lesson for _, lesson in found})}
-    jobs = [Job(student, loaded[lesson], submitted / student / lesson, output, timeout) for student, lesson in found]
+    jobs = [
+        Job(student, loaded[lesson], submitted / student / lesson, output, timeout)
+        for student, lesson in found
+    ]
     output.mkdir(parents=True, exist_ok=True)
     with _gradebook(output) as gradebook:
         for lesson in loaded.values():
@@ -97,8 +100,12 @@ def _find(submitted, known, lessons, students):
     """`(student, lesson)` of every hand-in, and notes on what is no hand-in."""
     if not submitted.is_dir():
         raise GradingError(f"no folder {submitted}; expected {submitted.name}/STUDENT/NN_topic/topic.ipynb")
-    present = sorted(folder.name for folder in submitted.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    for name, names, what in [(n, known, "lesson") for n in lessons] + [(n, present, "student") for n in students]:
+    present = sorted(
+        folder.name for folder in submitted.iterdir() if folder.is_dir() and not folder.name.startswith(".")
+    )
+    for name, names, what in [(n, known, "lesson") for n in lessons] + [
+        (n, present, "student") for n in students
+    ]:
         if name not in names:
             raise GradingError(f"no {what} {name!r}; there are {', '.join(sorted(names)) or 'none'}")
     found, left_out = [], []
@@ -106,7 +113,9 @@ def _find(submitted, known, lessons, students):
         if students and student not in students:
             continue
         if not _writable(student):
-            left_out.append(f"{ascii(student)}: the name of this folder is not UTF-8; rename it and grade again")
+            left_out.append(
+                f"{ascii(student)}: the name of this folder is not UTF-8; rename it and grade again"
+            )
             continue
         for folder in sorted((submitted / student).iterdir()):
             if folder.name in known and folder.is_dir():
@@ -118,7 +127,9 @@ def _find(submitted, known, lessons, students):
     for note in left_out:
         print(f"autograder: {note}", file=sys.stderr)
     if not found:
-        raise GradingError(f"no hand-in in {submitted}; expected {submitted.name}/STUDENT/NN_topic/topic.ipynb")
+        raise GradingError(
+            f"no hand-in in {submitted}; expected {submitted.name}/STUDENT/NN_topic/topic.ipynb"
+        )
     return found, left_out
 
 
@@ -142,7 +153,12 @@ def _gradebook(output):
 
 
 def _resources(gradebook, lesson, student=""):
-    names = {"notebook": lesson.topic, "assignment": lesson.name, "student": student, "db_url": str(gradebook.engine.url)}
+    names = {
+        "notebook": lesson.topic,
+        "assignment": lesson.name,
+        "student": student,
+        "db_url": str(gradebook.engine.url),
+    }
     return {"nbgrader": names}
 
 
@@ -157,8 +173,8 @@ def _register(gradebook, lesson):
         SaveCells().preprocess(notebook, _resources(gradebook, lesson))
     except RuntimeError as error:
         raise GradingError(
-            f"{lesson.name} has other graded cells than when it was first graded ({error}); grade into a new --output, "
-            f"or take the lesson out of the gradebook: nbgrader db assignment remove {lesson.name}"
+            f"{lesson.name} has other graded cells than when it was first graded ({error}); grade into a new "
+            f"--output, or take the lesson out of the gradebook: nbgrader db assignment remove {lesson.name}"
         ) from None
 
 
@@ -177,13 +193,14 @@ def _fold(gradebook, job):
         gradebook.update_or_create_submission(lesson.name, job.student, **submission)
     notebook = nbformat.read(job.autograded, as_version=4)
     save = SaveAutoGrades()
-    save.gradebook, save.notebook_id, save.assignment_id, save.student_id = gradebook, lesson.topic, lesson.name, job.student
+    save.gradebook, save.student_id = gradebook, job.student
+    save.notebook_id, save.assignment_id = lesson.topic, lesson.name
     for number, cell in enumerate(notebook.cells):
         save.preprocess_cell(cell, _resources(gradebook, lesson, job.student), number)
 
 
 def _in_parallel(jobs, processes):
-    """Grade each job in a process of its own, at most `processes` at a time; yield each when its result is written."""
+    """Grade each job in a process of its own, at most `processes` at a time; yield each when done."""
     _warm_up()
     context = _context()
     waiting, running = collections.deque(jobs), {}
@@ -199,7 +216,8 @@ def _in_parallel(jobs, processes):
                 process, job, _ = running.pop(sentinel)
                 process.join()
                 if not job.result.exists():
-                    _record(job, handin.nothing(job.lesson), {}, trouble=f"its grading process ended (exit code {process.exitcode})")
+                    trouble = f"its grading process ended (exit code {process.exitcode})"
+                    _record(job, handin.nothing(job.lesson), {}, trouble)
                 yield job
             for process, _, latest in running.values():
                 if time.monotonic() > latest:
@@ -231,8 +249,9 @@ def _grade_one(job):
     except handin.Unreadable as error:
         trouble, hand_in = str(error), handin.nothing(job.lesson)
     else:
-        extra = sorted(path.name for path in job.folder.iterdir() if path not in (job.notebook, job.folder / "timestamp.txt"))
-        if extra:
+        own = (job.notebook.name, "timestamp.txt")
+        names = sorted(path.name for path in job.folder.iterdir())
+        if extra := [name for name in names if name not in own and not name.startswith(".")]:
             hand_in.findings.append(f"files beside the notebook, ignored: {', '.join(extra[:5])}")
         verdicts = judge_hand_in(job.lesson, hand_in, job.timeout)
     _record(job, hand_in, verdicts, trouble, time.monotonic() - started)
@@ -242,36 +261,30 @@ def _record(job, hand_in, verdicts, trouble=None, seconds=0.0):
     """Write the graded notebook and then the result, each whole or not at all."""
     import nbformat
 
-    missing = trouble or "not graded"
-    verdicts = {name: verdicts.get(name) or refused(exercise, missing) for name, exercise in job.lesson.exercises.items()}
-    outcomes = {}
+    outcomes, exercises = {}, {}
     for name, exercise in job.lesson.exercises.items():
-        for check in exercise.checks:
-            outcomes[check.grade_id] = verdicts[name].parts.get(check.grade_id, verdicts[name].visible["message"])
-    _write(job.autograded, nbformat.writes(handin.graded_notebook(job.lesson, hand_in, outcomes)))
+        verdict = verdicts.get(name) or refused(exercise, trouble or "not graded")
+        exercises[name] = asdict(verdict)
+        for check in exercise.checks:  # a refused answer has no parts
+            outcomes[check.grade_id] = verdict.parts.get(check.grade_id, verdict.visible["message"])
+    write_text(job.autograded, nbformat.writes(handin.graded_notebook(job.lesson, hand_in, outcomes)))
     result = {
         "student": job.student,
         "lesson": job.lesson.name,
         "trouble": trouble,
         "findings": hand_in.findings,
         "seconds": round(seconds, 2),
-        "exercises": {name: asdict(verdict) for name, verdict in verdicts.items()},
+        "exercises": exercises,
     }
-    _write(job.result, json.dumps(result, indent=1) + "\n")
-
-
-def _write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-    part.replace(path)
+    write_text(job.result, json.dumps(result, indent=1) + "\n")
 
 
 def judge_hand_in(lesson, hand_in, timeout=30.0):
     """The verdict on each exercise of a restored hand-in; adds to its findings.
 
-    The student's code runs in a process of its own. One that hangs or ends is replaced: the new one runs the same cells
-    again (of a cell that did it harm only the definitions), leaves out what was judged, and goes on.
+    The student's code runs in a process of its own. One that hangs or ends is replaced: the new one runs the
+    same cells again (of a cell that did it harm only the definitions), leaves out what was judged, and goes
+    on.
     """
     steps = handin.plan(lesson, hand_in)
     verdicts, deaths = {}, collections.Counter()
@@ -290,7 +303,9 @@ def judge_hand_in(lesson, hand_in, timeout=30.0):
                 if steps[step].judge:
                     verdicts[name] = refused(lesson.exercises[name], reason)
                 elif deaths[step] == 1:
-                    hand_in.findings.append(f"the cell {name or 'added by the student'} was not run to its end: {reason}")
+                    hand_in.findings.append(
+                        f"the cell {name or 'added by the student'} was not run to its end: {reason}"
+                    )
             if step is None or time.monotonic() > latest:
                 for name, exercise in lesson.exercises.items():
                     verdicts.setdefault(name, refused(exercise, late))
@@ -298,9 +313,11 @@ def judge_hand_in(lesson, hand_in, timeout=30.0):
 
 
 def _student_process(lesson, steps, deaths, verdicts, folder, timeout, latest):
-    """Run the steps in a new process and collect verdicts: `(None, None)`, or the step that failed and why."""
+    """Run the steps in a new process, collect verdicts: `(None, None)`, or the step that failed and why."""
     ours, theirs = _context().Pipe(duplex=False)
-    process = _context().Process(target=_student, args=(theirs, lesson, steps, dict(deaths), list(verdicts), folder))
+    process = _context().Process(
+        target=_student, args=(theirs, lesson, steps, dict(deaths), list(verdicts), folder)
+    )
     process.start()
     theirs.close()
     step = None
@@ -328,15 +345,17 @@ def _student_process(lesson, steps, deaths, verdicts, folder, timeout, latest):
 
 
 def _student(pipe, lesson, steps, deaths, judged, folder):
-    """The student's process: runs the cells in one namespace, in order, and judges each exercise at its check."""
+    """The student's process: runs the cells in one namespace, in order; judges each exercise at its check."""
     if hasattr(os, "setsid"):
         os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(null, stream)
     os.chdir(folder)
-    # fit() trains nothing, earlier() gives the library's, IPython's files stay in the folder that is thrown away.
-    os.environ.update(NBGRADER_EXECUTION="autograde", COURSEKIT_GRADING="1", IPYTHONDIR=folder, MPLBACKEND="Agg")
+    # fit() trains nothing, earlier() gives the library's, IPython's files go with the folder.
+    os.environ.update(
+        NBGRADER_EXECUTION="autograde", COURSEKIT_GRADING="1", IPYTHONDIR=folder, MPLBACKEND="Agg"
+    )
     _warm()
     shell = _shell()
     names, trouble = shell.user_ns, {}
@@ -364,7 +383,7 @@ def _student(pipe, lesson, steps, deaths, judged, folder):
 
 
 def _shell():
-    """IPython as in a notebook, so that magics work; without history, and without a way to the system's shell."""
+    """IPython as in a notebook, so that magics work; without history, and without the system's shell."""
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
@@ -377,7 +396,7 @@ def _shell():
 
 
 def _run(shell, source, deaths):
-    """Run one cell; its error in words, or None. After a death only its definitions are run, after two nothing."""
+    """Run one cell; its error in words, or None. After a death its definitions only, after two nothing."""
     if deaths > 1:
         return "the cell was not run to its end"
     result = shell.run_cell(handin.definitions(source) if deaths else source, silent=True)
@@ -388,7 +407,7 @@ def _run(shell, source, deaths):
 
 
 def _stand_in(name, names):
-    """An exercise that is not defined, or never comes back, costs its own marks: those after it get the library's."""
+    """What is not defined or never comes back costs its own marks: those after it get the library's."""
     from coursekit.standins import STANDINS
 
     if name in STANDINS:

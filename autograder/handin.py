@@ -1,7 +1,7 @@
 """A hand-in as it is graded: the lesson's own cells as the lesson has them, the student's as they wrote them.
 
-Nothing of a submitted notebook is trusted but the text of the cells that the student wrote: metadata, ids, outputs,
-check and setup cells all come from the lesson. What had to be put right is told in `findings`.
+Nothing of a submitted notebook is trusted but the text of the cells that the student wrote: metadata, ids,
+outputs, check and setup cells all come from the lesson. What had to be put right is told in `findings`.
 """
 
 import ast
@@ -23,8 +23,8 @@ class Unreadable(ValueError):
 class Lesson:
     """One lesson as the grader needs it.
 
-    `cells`: the notebook as nbgrader registers it: answers cut, hidden checks in, with checksums. `released`: cell id ->
-    the text that students were given. `points`: grade id of each graded cell -> its points.
+    `cells`: the notebook as nbgrader registers it: answers cut, hidden checks in, with checksums.
+    `released`: cell id -> the text that students were given.
     """
 
     name: str
@@ -33,10 +33,6 @@ class Lesson:
     cells: list
     released: dict
     metadata: dict
-
-    @property
-    def points(self):
-        return {grade_id(cell): cell.metadata.nbgrader.points for cell in self.cells if role(cell) in ("check", "written")}
 
     @property
     def written(self):
@@ -82,11 +78,13 @@ def load_lesson(path):
     for step in steps[: steps.index(SaveCells)]:
         notebook, resources = step()(notebook, resources)
     exercises = exercises_of(path)
-    return Lesson(path.parent.name, path.stem, exercises, notebook.cells, released_cells, dict(notebook.metadata))
+    return Lesson(
+        path.parent.name, path.stem, exercises, notebook.cells, released_cells, dict(notebook.metadata)
+    )
 
 
 def role(cell):
-    """What a cell of a lesson is for: setup, exercise, check, written, or lesson (text, figures, demonstrations)."""
+    """What a cell of a lesson is for: setup, exercise, check, written, or lesson (text, demonstration)."""
     meta = cell.metadata.get("nbgrader")
     if not meta:
         return "lesson"
@@ -112,7 +110,9 @@ def read(path):
         raise Unreadable(f"{path.name} is a link, expected the notebook itself")
     if not path.is_file():
         others = sorted(other.name for other in path.parent.glob("*.ipynb"))
-        found = f"found {', '.join(others)}: rename it and grade again" if others else "no notebook was handed in"
+        found = (
+            f"found {', '.join(others)}: rename it and grade again" if others else "no notebook was handed in"
+        )
         raise Unreadable(f"there is no {path.name}; {found}")
     text = path.read_bytes()
     if not text.strip():
@@ -137,8 +137,8 @@ def _text(source):
 def restore(lesson, submitted):
     """The hand-in with every cell of the lesson in its place.
 
-    A cell is known by its grade id, else by its cell id, else by its text, an exercise's also by what it defines. Where a
-    cell stands twice, the last one that the student changed counts.
+    A cell is known by its grade id, else by its cell id, else by its text, an exercise's also by what it
+    defines. Where a cell stands twice, the last one that the student changed counts.
 
     Args:
         submitted: what `read` gave.
@@ -150,10 +150,15 @@ def restore(lesson, submitted):
     for number, owner in enumerate(owners):
         if owner is not None:
             counts.setdefault(owner, []).append(number)
-    chosen = {owner: _counting(lesson.released[owner], numbers, submitted) for owner, numbers in counts.items()}
+    chosen = {
+        owner: _counting(lesson.released[owner], numbers, submitted) for owner, numbers in counts.items()
+    }
     for owner, numbers in counts.items():
         if len(numbers) > 1 and role(template[owner]) != "lesson":
-            findings.append(f"the cell {grade_id(template[owner])} stands {len(numbers)} times; the last changed one counts")
+            findings.append(
+                f"the cell {grade_id(template[owner])} stands {len(numbers)} times; "
+                "the last changed one counts"
+            )
     for number, (owner, (kind, source, _)) in enumerate(zip(owners, submitted)):
         if owner is None:
             cells.append(Cell("added", kind if kind == "code" else "markdown", source))
@@ -164,7 +169,9 @@ def restore(lesson, submitted):
                 cells.append(Cell("added", cell.cell_type, source))
         elif role(cell) in ("setup", "check"):
             if edited:
-                findings.append(f"the {role(cell)} cell {grade_id(cell)} was edited; the lesson's own was used")
+                findings.append(
+                    f"the {role(cell)} cell {grade_id(cell)} was edited; the lesson's own was used"
+                )
             cells.append(_own(cell))
         else:
             cells.append(Cell(role(cell), cell.cell_type, source, grade_id(cell), cell, edited))
@@ -173,7 +180,7 @@ def restore(lesson, submitted):
 
 
 def nothing(lesson):
-    """The hand-in of someone whose file cannot be read: every graded cell as it was released, none of it run."""
+    """The hand-in of someone whose file cannot be read: every graded cell as released, none of it run."""
     return HandIn([_own(cell, missing=True) for cell in lesson.cells if role(cell) != "lesson"])
 
 
@@ -206,7 +213,10 @@ def _owners(lesson, template, submitted, findings):
     if not any(owner is not None and grade_id(template[owner]) for owner in owners):
         findings.append(f"no cell of {lesson.topic}.ipynb is in it: is it the notebook of another lesson?")
     elif repaired:
-        findings.append(f"cells without their nbgrader metadata, known again by name or text: {', '.join(dict.fromkeys(repaired))}")
+        findings.append(
+            "cells without their nbgrader metadata, known again by name or text: "
+            + ", ".join(dict.fromkeys(repaired))
+        )
     return owners
 
 
@@ -216,7 +226,7 @@ def _counting(given, numbers, submitted):
 
 
 def _put_back(lesson, cells, findings):
-    """Insert the graded and setup cells that are missing, each before the next cell of the lesson that is there."""
+    """Insert the graded and setup cells that are missing, each before the next one that is there."""
     place = len(cells)
     for cell in reversed(lesson.cells):
         here = next((n for n, one in enumerate(cells) if one.lesson is cell), None)
@@ -237,10 +247,10 @@ def _alike(one, other):
 
 
 def plan(lesson, hand_in):
-    """What grading does with a hand-in, in its order: run the student's cells, judge each exercise at its check.
+    """What grading does, in the order of the hand-in: run the student's cells, judge at the checks.
 
-    Of the lesson's figures and demonstrations nothing is run; where a student changed one, its definitions are. An
-    exercise whose check stands before it (cells were moved) is judged right after it.
+    Of the lesson's figures and demonstrations nothing is run; where a student changed one, its definitions
+    are. An exercise whose check stands before it (cells were moved) is judged right after it.
     """
     cells, steps = hand_in.cells, []
     at = {}
@@ -273,7 +283,7 @@ def definitions(source):
 
 
 def graded_notebook(lesson, hand_in, outcomes):
-    """The notebook in nbgrader's format: check cells with their outcome as output, so that nbgrader reads the marks.
+    """The notebook in nbgrader's format: a check cell has its outcome as output, where nbgrader reads marks.
 
     Args:
         outcomes: grade id of a check cell -> None where it passed, else the message.
@@ -297,4 +307,6 @@ def _output(name, message):
 
     if message is None:
         return nbformat.v4.new_output("stream", name="stdout", text=f"{name}: passed\n")
-    return nbformat.v4.new_output("error", ename="CheckFailed", evalue=message, traceback=[f"Not yet: {message}"])
+    return nbformat.v4.new_output(
+        "error", ename="CheckFailed", evalue=message, traceback=[f"Not yet: {message}"]
+    )

@@ -1,8 +1,9 @@
 """A sample class, made from the lessons as they are now: `python -m tests.class.make_class FOLDER`.
 
-Each student hands in every lesson, and each hand-in is of one kind: all right, half right, an endless loop, a deleted
-check cell ... `make` writes `FOLDER/submitted/STUDENT/NN_topic/topic.ipynb` and `FOLDER/expected.json`: for each hand-in
-the points that the grader must give to each exercise and written answer; null where a person marks.
+Each student hands in every lesson, and each hand-in is of one kind: all right, half right, an endless loop, a
+deleted check cell ... `make` writes `FOLDER/submitted/STUDENT/NN_topic/topic.ipynb` and
+`FOLDER/expected.json`: for each hand-in the points that the grader must give to each exercise and written
+answer; null where a person marks.
 """
 
 import ast
@@ -30,7 +31,9 @@ def make(folder, root=ROOT, lessons=None, kinds=None):
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()):
         if not (folder / EXPECTED).exists():
-            raise FileExistsError(f"{folder} is not empty and no sample class; expected a new or empty folder")
+            raise FileExistsError(
+                f"{folder} is not empty and no sample class; expected a new or empty folder"
+            )
         shutil.rmtree(folder)
     expected = {}
     for path in sources(root):
@@ -66,7 +69,11 @@ class Lesson:
 
     def _meta(self):
         cells = self.release.cells
-        return [(cell.metadata.nbgrader.grade_id, cell.metadata.nbgrader) for cell in cells if "nbgrader" in cell.metadata]
+        return [
+            (cell.metadata.nbgrader.grade_id, cell.metadata.nbgrader)
+            for cell in cells
+            if "nbgrader" in cell.metadata
+        ]
 
     def answered(self, **answers):
         """The release with every exercise right, but for `answers`: exercise -> source of its cell."""
@@ -83,7 +90,7 @@ class Lesson:
         return {**points, **{name: written for name in self.written}}
 
     def wrong(self, name):
-        """An answer that earns nothing: the first such named mistake (some keep a part's points), else None."""
+        """An answer that earns nothing: the first named mistake that does (some keep points), else None."""
         if name not in self._wrong:
             exercise = self.exercises[name]
             named = (mistake.apply(exercise.reference) for mistake in MISTAKES.get(name, ()))
@@ -97,7 +104,9 @@ class Lesson:
 
 
 def find(notebook, grade_id):
-    return next(cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == grade_id)
+    return next(
+        cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade_id") == grade_id
+    )
 
 
 def beginning_with(exercise, statement):
@@ -147,7 +156,11 @@ def kernel_killed(lesson):
 
 def deleted_check_cell(lesson):
     notebook = lesson.answered(**{lesson.last: lesson.wrong(lesson.last)})
-    notebook.cells = [cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("grade_id") != f"test_{lesson.last}"]
+    notebook.cells = [
+        cell
+        for cell in notebook.cells
+        if cell.metadata.get("nbgrader", {}).get("grade_id") != f"test_{lesson.last}"
+    ]
     return notebook, lesson.points(lesson.all_but_last)
 
 

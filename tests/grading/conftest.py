@@ -91,14 +91,18 @@ class Graded:
 
     def marks(self, student, lesson="01_small"):
         with open(self.output / "marks.csv", newline="", encoding="utf-8") as file:
-            return next(row for row in csv.DictReader(file) if (row["student"], row["lesson"]) == (student, lesson))
+            return next(
+                row for row in csv.DictReader(file) if (row["student"], row["lesson"]) == (student, lesson)
+            )
 
     def scores(self, student):
         row = self.marks(student)
         return float(row["box_area"]), float(row["box_iou"])
 
     def page(self, student, lesson="01_small"):
-        return (self.output / "feedback" / student / lesson / f"{lesson[3:]}.html").read_text(encoding="utf-8")
+        return (self.output / "feedback" / student / lesson / f"{lesson[3:]}.html").read_text(
+            encoding="utf-8"
+        )
 
 
 def hand_in(folder, student, notebook, lesson="01_small"):

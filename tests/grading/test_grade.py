@@ -1,4 +1,4 @@
-"""What a hand-in's cells can do, and the mark that it gets: honest ones all points, broken ones all but the broken exercise."""
+"""What cells can do, and the mark: honest hand-ins all points, broken ones all but the broken exercise."""
 
 import copy
 import json
@@ -68,28 +68,42 @@ def honest(lesson):
         "right": changed(lesson),
         "prints": changed(lesson, box_area=AREA.replace("    return", "    print('x' * 10000)\n    return")),
         "warns on stderr": changed(
-            lesson, box_area="import sys, warnings\n" + AREA.replace("    return", "    warnings.warn('x'); print('x', file=sys.stderr)\n    return")
+            lesson,
+            box_area="import sys, warnings\n"
+            + AREA.replace("    return", "    warnings.warn('x'); print('x', file=sys.stderr)\n    return"),
         ),
-        "magics": changed(lesson, insert_before("box_area", "%matplotlib inline\n!exit 3"), box_area="%%time\n" + AREA),
-        "plots": changed(lesson, insert_before("box_area", "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()")),
+        "magics": changed(
+            lesson, insert_before("box_area", "%matplotlib inline\n!exit 3"), box_area="%%time\n" + AREA
+        ),
+        "plots": changed(
+            lesson, insert_before("box_area", "import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()")
+        ),
         "helper in an added cell": changed(
             lesson,
-            insert_before("box_area", "def side(boxes, axis):\n    return boxes[:, axis + 2] - boxes[:, axis]"),
+            insert_before(
+                "box_area", "def side(boxes, axis):\n    return boxes[:, axis + 2] - boxes[:, axis]"
+            ),
             box_area="def box_area(boxes):\n    return side(boxes, 0) * side(boxes, 1)",
         ),
         "helper after the exercise": changed(
             lesson, insert_before("test_box_area", "two = 2"), box_area=AREA.replace("2]", "two]")
         ),
         "helper in a demonstration": changed(
-            lesson, demonstration_with_a_helper, box_iou=iou.replace("return shared / (", "return share(shared, ")
+            lesson,
+            demonstration_with_a_helper,
+            box_iou=iou.replace("return shared / (", "return share(shared, "),
         ),
         "added cell that fails": changed(lesson, insert_before("box_area", "import sys\n1 / 0")),
         "added cell that exits": changed(lesson, insert_before("box_area", "import sys\nsys.exit(1)")),
-        "added cell that never ends": changed(lesson, insert_before("box_area", "seven = 7\nwhile True: pass")),
+        "added cell that never ends": changed(
+            lesson, insert_before("box_area", "seven = 7\nwhile True: pass")
+        ),
         "tries it in the cell for ever": changed(lesson, box_area=AREA + "\nwhile True: pass"),
         "windows line ends": changed(lesson, box_area=AREA.replace("\n", "\r\n") + "\r\n\r\n"),
         "asks whether it is graded": changed(
-            lesson, box_area="import os\nassert os.environ['NBGRADER_EXECUTION'] == 'autograde'\n" + AREA  # training.fit asks too
+            lesson,
+            box_area="import os\nassert os.environ['NBGRADER_EXECUTION'] == 'autograde'\n"
+            + AREA,  # training.fit asks too
         ),
         "metadata lost": changed(lesson, without_metadata),
         "check moved to the front": changed(lesson, check_moved_to_the_front),
@@ -100,29 +114,50 @@ def honest(lesson):
         "setup deleted": changed(lesson, remove("setup")),
         "setup edited": changed(lesson, edited("setup", "1 / 0")),
         "notebook format 3": json.dumps(nbformat.convert(lesson.answered(), 3)),
-        "metadata that is none": changed(lesson, lambda notebook: notebook.cells[0].metadata.update(nbgrader="what")),
+        "metadata that is none": changed(
+            lesson, lambda notebook: notebook.cells[0].metadata.update(nbgrader="what")
+        ),
     }
 
 
 def spoilt(lesson):
-    """Hand-ins that lose the points of one exercise: student -> (notebook, scores of box_area and box_iou)."""
+    """Hand-ins that lose points: student -> (notebook, scores of box_area and box_iou)."""
     iou = lesson.exercises["box_iou"].reference
     die = "    import os; os._exit(0)\n    return"
     return {
         "area has a syntax error": (changed(lesson, box_area="def box_area(boxes)\n    return 1"), (0, 4)),
-        "area never ends": (changed(lesson, box_area=AREA.replace("    return", "    while True: pass\n    return")), (0, 4)),
+        "area never ends": (
+            changed(lesson, box_area=AREA.replace("    return", "    while True: pass\n    return")),
+            (0, 4),
+        ),
         "area never ends, catches all": (
-            changed(lesson, box_area="def box_area(boxes):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass"),
+            changed(
+                lesson,
+                box_area="def box_area(boxes):\n    while True:\n        try:\n            while True: pass\n"
+                "        except BaseException: pass",
+            ),
             (0, 4),
         ),
         "area kills its process": (changed(lesson, box_area=AREA.replace("    return", die)), (0, 4)),
-        "area exits": (changed(lesson, box_area=AREA.replace("    return", "    raise SystemExit\n    return")), (0, 0)),
-        "iou kills its process": (changed(lesson, box_iou=iou.replace("    top_left", die + "\n    top_left")), (2, 0)),
+        "area exits": (
+            changed(lesson, box_area=AREA.replace("    return", "    raise SystemExit\n    return")),
+            (0, 0),
+        ),
+        "iou kills its process": (
+            changed(lesson, box_iou=iou.replace("    top_left", die + "\n    top_left")),
+            (2, 0),
+        ),
         "area is missing": (changed(lesson, remove("box_area")), (0, 4)),
         "area's cell is empty": (changed(lesson, box_area=""), (0, 4)),
         "area's cell kills": (changed(lesson, box_area="import os; os._exit(0)"), (0, 4)),
-        "area is wrong, so is what uses it": (changed(lesson, box_area="def box_area(boxes):\n    return 7"), (0, 0)),
-        "iou fails on empty boxes only": (changed(lesson, box_iou=iou.replace("    top_left", "    boxes1[0]\n    top_left", 1)), (2, 3)),
+        "area is wrong, so is what uses it": (
+            changed(lesson, box_area="def box_area(boxes):\n    return 7"),
+            (0, 0),
+        ),
+        "iou fails on empty boxes only": (
+            changed(lesson, box_iou=iou.replace("    top_left", "    boxes1[0]\n    top_left", 1)),
+            (2, 3),
+        ),
         "area is a number": (changed(lesson, box_area="box_area = 3"), (0, 0)),
         "null byte": (changed(lesson, box_area=AREA + "\0"), (0, 4)),
         "lone surrogate": (changed(lesson, box_area="'SURROGATE'"), (0, 4)),
@@ -144,10 +179,15 @@ HOSTILE = f"<img src=x onerror=alert(1)> & {'é' * 3}"
 @pytest.fixture(scope="module")
 def graded(course, small, tmp_path_factory):
     folder = tmp_path_factory.mktemp("graded")
-    notebooks = {**honest(small), **{student: notebook for student, (notebook, _) in spoilt(small).items()}, **UNREADABLE}
+    notebooks = {
+        **honest(small),
+        **{student: notebook for student, (notebook, _) in spoilt(small).items()},
+        **UNREADABLE,
+    }
     surrogate = json.loads(make_class.text_of(notebooks["lone surrogate"]).replace("SURROGATE", "\\ud800"))
     notebooks["lone surrogate"] = json.dumps(surrogate)
     notebooks["kills the grader"] = changed(small, box_area="import os\nos.kill(os.getppid(), 9)")
+    notebooks["untouched"] = small.release
     notebooks["another lesson"] = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x = 1")])
     raising = AREA.replace("    return", f"    raise ValueError({SCRIPT!r})\n    return")
     notebooks[HOSTILE] = changed(small, insert_before("box_area", SCRIPT, "markdown"), box_area=raising)
@@ -175,7 +215,7 @@ def test_what_is_broken_costs_its_own_exercise(graded, small):
 @pytest.mark.parametrize("student", [*UNREADABLE, "wrong name", "link"])
 def test_unreadable_hand_in_gets_nothing_and_a_note(graded, student):
     row = graded.marks(student)
-    assert row["score"] == "0" and row["waiting"] == "0" and row["status"] == "not readable"
+    assert row["score"] == "0" and row["waiting"] == "0" and row["status"] == "not graded"
     assert "small.ipynb" in row["notes"] and "small.ipynb" in graded.page(student)
 
 
@@ -204,7 +244,9 @@ def test_what_was_put_right_is_noted(graded, student, note):
     assert note.split("'")[0] in graded.page(student)
 
 
-@pytest.mark.parametrize("student", ["prints", "magics", "plots", "windows line ends", "helper in a demonstration"])
+@pytest.mark.parametrize(
+    "student", ["prints", "magics", "plots", "windows line ends", "helper in a demonstration"]
+)
 def test_honest_hand_in_has_no_notes(graded, student):
     assert graded.marks(student)["notes"] == ""
 
@@ -259,12 +301,19 @@ def test_pages_can_be_read_aloud_and_on_a_phone(graded):
 
 
 def test_report_names_what_is_no_lesson(graded):
-    assert "right/99_unknown: no lesson of the course has this name" in (graded.output / "report.html").read_text()
+    assert (
+        "right/99_unknown: no lesson of the course has this name"
+        in (graded.output / "report.html").read_text()
+    )
 
 
-def test_written_answers_wait_and_untouched_ones_do_not(course, small, tmp_path):
-    graded = grade_class(course, tmp_path, {"wrote": changed(small), "blank": small.release})
-    assert graded.marks("wrote")["waiting"] == "4" and graded.marks("wrote")["status"] == "waits for marks by hand"
-    assert graded.marks("blank")["waiting"] == "0" and graded.marks("blank")["score"] == "0"
-    assert "A person reads and marks this answer" in graded.page("wrote")
-    assert "box_area is not written yet" in graded.page("blank")
+def test_written_answers_wait_and_untouched_ones_do_not(graded):
+    assert (
+        graded.marks("right")["waiting"] == "4"
+        and graded.marks("right")["status"] == "waits for marks by hand"
+    )
+    assert graded.marks("untouched")["waiting"] == "0" and graded.marks("untouched")["score"] == "0"
+    assert "A person reads and marks this answer" in graded.page("right")
+    assert "box_area is not written yet" in graded.page("untouched") and "no answer" in graded.page(
+        "untouched"
+    )

@@ -1,4 +1,4 @@
-"""nbgrader's own commands go on working on what `autograder grade` leaves, and give the same marks on honest hand-ins."""
+"""nbgrader's commands go on working on what `autograder grade` leaves, and mark honest hand-ins the same."""
 
 import csv
 import os
@@ -25,7 +25,10 @@ def open_gradebook(root, course_id=COURSE):
 
 def nbgrader(root, *command):
     """Run an nbgrader command on the course folder `root`."""
-    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }
     command = [sys.executable, "-m", "nbgrader", *command, f"--CourseDirectory.course_id={COURSE}"]
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -35,7 +38,10 @@ def nbgrader(root, *command):
 def exported(root, name="grades.csv"):
     nbgrader(root, "export", f"--to={name}", "--db", f"sqlite:///{root / 'gradebook.db'}")
     with open(root / name, newline="") as file:
-        return {row["student_id"]: (float(row["raw_score"]), float(row["max_score"])) for row in csv.DictReader(file)}
+        return {
+            row["student_id"]: (float(row["raw_score"]), float(row["max_score"]))
+            for row in csv.DictReader(file)
+        }
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +83,17 @@ def test_grading_one_student_keeps_the_others(graded, course, small):
 
 def test_nbgrader_generates_feedback_and_exports(graded):
     assert exported(graded.output) == {"right": (6, 10), "half": (2, 10)}
-    nbgrader(graded.output, "generate_feedback", "01_small", "--student", "half", "--CourseDirectory.feedback_directory=theirs")
-    assert "box_iou" in (graded.output / "theirs" / "half" / "01_small" / "small.html").read_text(encoding="utf-8")
+    nbgrader(
+        graded.output,
+        "generate_feedback",
+        "01_small",
+        "--student",
+        "half",
+        "--CourseDirectory.feedback_directory=theirs",
+    )
+    assert "box_iou" in (graded.output / "theirs" / "half" / "01_small" / "small.html").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.slow
@@ -111,7 +126,14 @@ def test_lesson_with_other_cells_than_before_is_refused_with_the_way_out(graded,
     shutil.copytree(course / "solutions", changed_course / "solutions")
     source = changed_course / "solutions" / "01_small" / "small.py"
     source.write_text(source.read_text().replace('part="empty"', 'part="none"'))
-    options = ["--course", str(changed_course), "--submitted", str(tmp_path / "submitted"), "--output", str(tmp_path)]
+    options = [
+        "--course",
+        str(changed_course),
+        "--submitted",
+        str(tmp_path / "submitted"),
+        "--output",
+        str(tmp_path),
+    ]
     assert main(["grade", *options]) == 2
     assert "nbgrader db assignment remove 01_small" in capsys.readouterr().err
 
@@ -126,13 +148,27 @@ def test_lesson_with_other_cells_than_before_is_refused_with_the_way_out(graded,
     ids=["lesson", "student", "folder"],
 )
 def test_unknown_names_are_refused(graded, course, capsys, options, told):
-    paths = ["--course", str(course), "--submitted", str(graded.output / "submitted"), "--output", str(graded.output)]
+    paths = [
+        "--course",
+        str(course),
+        "--submitted",
+        str(graded.output / "submitted"),
+        "--output",
+        str(graded.output),
+    ]
     assert main(["grade", *paths, *options]) == 2
     assert told in capsys.readouterr().err
 
 
 def test_command_prints_marks_and_where_the_report_lies(graded, course, capsys):
-    paths = ["--course", str(course), "--submitted", str(graded.output / "submitted"), "--output", str(graded.output)]
+    paths = [
+        "--course",
+        str(course),
+        "--submitted",
+        str(graded.output / "submitted"),
+        "--output",
+        str(graded.output),
+    ]
     assert main(["grade", *paths, "-j", "1", "--student", "half"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0].split() == ["half", "01_small", "2", "of", "10", "waits", "for", "marks", "by", "hand"]

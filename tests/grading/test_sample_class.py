@@ -36,14 +36,16 @@ def test_hand_in_gets_the_mark_it_should(graded, kind, lesson):
     assert float(row["score"]) == sum(score or 0 for score in points.values())
     assert (float(row["waiting"]) > 0) == (None in points.values())
     assert (folder / "feedback" / student / lesson / f"{lesson[3:]}.html").exists()
-    assert (row["status"] == "not readable") == (kind in ("empty notebook", "empty file", "not a notebook"))
+    assert (row["status"] == "not graded") == (kind in ("empty notebook", "empty file", "not a notebook"))
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=LESSONS)
 def test_points_add_up_to_those_of_the_exercises(graded, path):
     _, expected, rows = graded
     exercises = exercises_of(path)
-    assert sum(expected["all-right"][path.parent.name][name] for name in exercises) == sum(e.points for e in exercises.values())
+    assert sum(expected["all-right"][path.parent.name][name] for name in exercises) == sum(
+        e.points for e in exercises.values()
+    )
     assert not any(expected["all-wrong"][path.parent.name][name] for name in exercises)
     assert float(rows["all-right", path.parent.name]["score"]) > 0
 
@@ -51,7 +53,11 @@ def test_points_add_up_to_those_of_the_exercises(graded, path):
 def test_named_mistakes_reach_the_student(graded):
     folder, _, _ = graded
     page = (folder / "feedback" / "all-wrong" / "01_boxes" / "boxes.html").read_text(encoding="utf-8")
-    named = [name for name in exercises_of(SOURCES[0]) if any(html.escape(m["message"]) in page for m in known_mistakes().get(name, ()))]
+    named = [
+        name
+        for name in exercises_of(SOURCES[0])
+        if any(html.escape(m["message"]) in page for m in known_mistakes().get(name, ()))
+    ]
     assert len(named) >= 3
 
 
