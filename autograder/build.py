@@ -100,7 +100,12 @@ def execute(notebook, folder):
     notebook = copy.deepcopy(notebook)
     environment = {**os.environ, "COURSEKIT_QUIET": "1"}
     client = NotebookClient(
-        notebook, timeout=1800, record_timing=False, resources={"metadata": {"path": str(folder)}}, kernel_name="python3"
+        notebook,
+        timeout=1800,
+        record_timing=False,
+        coalesce_streams=True,  # in how many pieces printed text arrives is chance
+        resources={"metadata": {"path": str(folder)}},
+        kernel_name="python3",
     )
     try:
         client.execute(env=environment)
