@@ -106,8 +106,7 @@ L2 is pushed hardest by the largest difference: one wrong annotation outweighs a
 pushed as hard at a difference of 0.001 as at 3, so it never comes to rest. **Smooth L1** is a parabola near 0
 and a straight line beyond. The slides give it with a $\sigma$ that says how near:
 
-$$L1_{smooth}(u) = \begin{cases} \dfrac{(\sigma u)^2}{2} & \text{if } |u| < \dfrac{1}{\sigma^2} \\[2mm] |u| -
-\dfrac{1}{2\sigma^2} & \text{otherwise} \end{cases}$$
+$$L1_{smooth}(u) = \begin{cases} \dfrac{(\sigma u)^2}{2} & \text{if } |u| < \dfrac{1}{\sigma^2} \\[2mm] |u| - \dfrac{1}{2\sigma^2} & \text{otherwise} \end{cases}$$
 
 By hand with $\sigma = 1$, where the parabola ends at 1: $u$ = 0.5 gives 0.25/2 = 0.125; $u$ = −3 gives 3 −
 0.5 = 2.5. With $\sigma = 3$ it ends at 1/9 = 0.111: $u$ = 0.1 gives 0.09/2 = 0.045; $u$ = 0.2 lies beyond and
@@ -520,8 +519,8 @@ differences of 0.5 and 2 in two of its offsets.
 `F.cross_entropy` wants `[rows, K + 1]` and `[rows]`: flatten, and reshape after. `reduction="none"` gives
 each anchor's loss and `ignore_index=-1` accepts the label. For the mining, give ignored anchors a loss of
 `-torch.inf`, and keep only those chosen whose label is 0. `deltas[positive]` selects rows, and the sum of no
-rows is a 0 that still has a gradient. Selecting is safer than multiplying by 0 and 1: should a background
-row ever hold NaN, 0 · NaN is NaN.
+rows is a 0 that still has a gradient. Selecting is safer than multiplying by 0 and 1: should a background row
+ever hold NaN, 0 · NaN is NaN.
 </details>
 """
 
@@ -539,10 +538,11 @@ def ssd_loss(logits, deltas, labels, target_deltas, alpha=1.0):
         target_deltas (Tensor[B, A, 4]): true offsets; only those of positives count.
         alpha (float): weight of the localisation loss.
 
-    Returns: (Tensor[], Tensor[]): classification, the cross entropy summed over the positives and three hard
-    negatives for each (`mine_hard_negatives`), and localisation, alpha times the smooth L1 loss summed over
-    the positives' four offsets. Both are divided by the number of positives in the batch, or by 1 if there is
-    none.
+    Returns:
+        (Tensor[], Tensor[]): classification, the cross entropy summed over the positives and three hard
+        negatives for each (`mine_hard_negatives`), and localisation, alpha times the smooth L1 loss summed over
+        the positives' four offsets. Both are divided by the number of positives in the batch, or by 1 if there
+        is none.
     """
     ### BEGIN SOLUTION
     positive = labels > 0  # [B, A]
@@ -751,11 +751,14 @@ is what dividing by positives is for. And of the 9,648 anchors of our scene only
 pushed at all.
 """
 
-# %% guess = torch.randn(1, len(scene_labels), 7, generator=torch.Generator().manual_seed(1)).requires_grad_()
-classification, localisation = ssd_loss( guess, torch.zeros(1, len(scene_labels), 4), scene_labels[None],
-scene_deltas[None] ) classification.backward() pushed = (guess.grad.abs().sum(-1) > 0).sum().item()
-print(f"anchors: {len(scene_labels)}, positives: {(scene_labels > 0).sum()}, anchors that are pushed:
-{pushed}")
+# %%
+guess = torch.randn(1, len(scene_labels), 7, generator=torch.Generator().manual_seed(1)).requires_grad_()
+classification, localisation = ssd_loss(
+    guess, torch.zeros(1, len(scene_labels), 4), scene_labels[None], scene_deltas[None]
+)
+classification.backward()
+pushed = (guess.grad.abs().sum(-1) > 0).sum().item()
+print(f"anchors: {len(scene_labels)}, positives: {(scene_labels > 0).sum()}, anchors that are pushed: {pushed}")
 
 easy = torch.zeros(1, 1000, 7)
 easy[..., 0] = 20.0
