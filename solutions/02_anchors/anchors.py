@@ -40,8 +40,7 @@ centre = torch.tensor([320, 180])
 sizes = torch.tensor([[128, 120], [181, 85], [222, 69], [91, 170], [74, 208], [165, 170]])
 six = torch.cat([centre - sizes / 2, centre + sizes / 2], dim=1)
 with plot.figure(
-    "A scene under a grid of 5 by 4 cells. Around the centre of one cell lie six boxes: wide, tall and"
-    " square.",
+    "A scene under 5 by 4 cells. Around the centre of one cell lie six boxes: wide, tall and square.",
     width=5,
     height=4,
 ) as ax:
@@ -59,8 +58,8 @@ r"""
 - The aspect ratio of an anchor is **width / height**: 2 is wide.
 
 Elsewhere you will meet others. SSD's paper writes a box `(cx, cy, w, h)` in fractions of the image; the
-slides write offsets `(xmin, xmax, ymin, ymax)`; tensors of images are `[height, width]`; torchvision and
-detectron2 mean height / width by aspect ratio.
+slides write offsets `(xmin, xmax, ymin, ymax)`; tensors of images are `[height, width]`; detectron2
+and most of torchvision mean height / width by aspect ratio.
 
 ## What is the size of an anchor?
 An **offset** is what has to be added to the anchor to get the box. Take an image of $w × h$ = 640×480 and the
@@ -69,9 +68,8 @@ object $(x_{min}, y_{min}, x_{max}, y_{max})$ = (230, 60, 300, 200). The slides 
 | anchor | its size | offset of the first corner | offset of the second corner |
 | --- | --- | --- | --- |
 | the whole image | $(w,\ h)$ | $(x_{min},\ y_{min})$ | $(x_{max} - w,\ y_{max} - h)$ |
-| the left one of 2×1 | $(\frac{w}{2},\ h)$ | $(x_{min},\ y_{min})$ | $(x_{max} - \frac{w}{2},\ y_{max} - h)$
-| | the upper middle one of 3×2 | $(\frac{w}{3},\ \frac{h}{2})$ | $(x_{min} - \frac{w}{3},\ y_{min})$ |
-$(x_{max} - \frac{2w}{3},\ y_{max} - \frac{h}{2})$ |
+| the left one of 2×1 | $(\frac{w}{2},\ h)$ | $(x_{min},\ y_{min})$ | $(x_{max} - \frac{w}{2},\ y_{max} - h)$ |
+| the upper middle one of 3×2 | $(\frac{w}{3},\ \frac{h}{2})$ | $(x_{min} - \frac{w}{3},\ y_{min})$ | $(x_{max} - \frac{2w}{3},\ y_{max} - \frac{h}{2})$ |
 
 The anchor is dashed. The arrows go from its corners to the object's. Look at how they shrink.
 """

@@ -46,7 +46,7 @@ plain = dataclasses.replace(DIFFICULTIES["easy"], noise=0.0, clouds=0.0)
 data = scenes("train", 40, size=(160, 120), difficulty=plain)
 matched = [anchor_targets(anchors, target["boxes"].cpu(), target["labels"].cpu()) for target in data.targets]
 positives = torch.tensor([(labels > 0).sum() for labels, _ in matched])
-number = int((positives - 10).abs().argmin())  # a scene with about ten
+number = int((positives - 10).abs().argmin())  # a scene with about ten positives
 scene_labels, scene_deltas = matched[number]
 with plot.figure(
     "A scene with its objects in green and, around each, the few anchors that were matched to it.",
@@ -102,8 +102,8 @@ with plot.figure(
 
 # %% [markdown]
 r"""
-L2 is pushed hardest by the largest difference: one wrong annotation outweighs a hundred right ones. L1 is
-pushed as hard at a difference of 0.001 as at 3, so it never comes to rest. **Smooth L1** is a parabola near 0
+L2 pushes in proportion to the difference, so one wrong annotation outweighs a hundred nearly right ones. L1
+pushes as hard at a difference of 0.001 as at 3, so it never comes to rest. **Smooth L1** is a parabola near 0
 and a straight line beyond. The slides give it with a $\sigma$ that says how near:
 
 $$L1_{smooth}(u) = \begin{cases} \dfrac{(\sigma u)^2}{2} & \text{if } |u| < \dfrac{1}{\sigma^2} \\[2mm] |u| - \dfrac{1}{2\sigma^2} & \text{otherwise} \end{cases}$$
