@@ -499,8 +499,8 @@ same(linear_scales(8, 0.05, 0.95), [0.05 + 0.9 * k / 7 for k in range(8)], "eigh
 
 # %% [markdown]
 r"""
-Side by side, for the width: the slides' tiles halve from level to level, SSD's scales fall by steps. Look at
-the two finest levels. On a 640-pixel image SSD's smallest anchor is 128 pixels wide.
+Side by side, for the width: the slides' tiles grow by half or twofold from level to level, SSD's scales in
+equal steps. Look at the two finest levels. On a 640-pixel image SSD's smallest anchor is 128 pixels wide.
 """
 
 # %%
