@@ -64,10 +64,11 @@ def load_answer(exercise, source, filename="answer"):
     return namespace[exercise.name]
 
 
-def judge_function(exercise, answer):
+def judge_function(exercise, answer, guard=True):
     """Run every check of `exercise` against `answer` (a function or class), in this process.
 
-    Each statement of a check runs, also after one that failed, so the verdict has every failure.
+    With `guard`, each call of a function is watched: it may neither call the library function that is the exercise
+    nor change its arguments. Without, the checks are what a plain notebook has. Each statement of a check runs, also after one that failed, so the verdict has every failure.
     A check cell earns its points when all its statements pass.
     """
     verdict = Verdict(exercise.name, exercise.points)
@@ -77,7 +78,7 @@ def judge_function(exercise, answer):
         namespace = {"__name__": "check"}
         with _grading():
             exec(compile(exercise.setup, f"{exercise.lesson}: setup", "exec"), namespace)
-        namespace[exercise.name] = _guarded(exercise.name, answer)
+        namespace[exercise.name] = _guarded(exercise.name, answer) if guard else answer
         broken = set()
         for statement, hidden in check.statements():
             message = _run(statement, namespace, check.grade_id, verdict, broken)
@@ -94,7 +95,7 @@ def judge_function(exercise, answer):
 
 def _run(statement, namespace, filename, verdict, broken):
     """Execute one statement of a check; the message of its failure, or None."""
-    from coursekit.checks import CheckFailed, fingerprint
+    from coursekit.checks import CheckFailed, fingerprint, told
 
     code = compile(ast.Module([statement], []), filename, "exec")
     try:
@@ -110,20 +111,38 @@ def _run(statement, namespace, filename, verdict, broken):
     except NotImplementedError:
         message = f"{verdict.exercise} is not written yet: its cell still raises NotImplementedError"
     except NameError as error:
-        message = f"{type(error).__name__}: {error}"
         if getattr(error, "name", None) in broken:
             return "not reached: it builds on a check that failed before it"
+        message = _in_case(statement, told(error))
     except RecursionError as error:
-        message = f"RecursionError: {error}"
+        message = _in_case(statement, told(error))
     except (Exception, SystemExit) as error:
-        message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        verdict.failures.append(fingerprint(message.split("\n")[0], ast.unparse(statement)))
+        message = _in_case(statement, told(error).split("\n")[0])
+        verdict.failures.append(fingerprint(message, ast.unparse(statement)))
     broken.update(node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
     return message
 
 
+def _in_case(statement, message):
+    """`message`, and in which case it happened: the hint of the check, which the student cannot see when it is hidden."""
+    calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    for call in calls:
+        if call.func.id in ("same", "raises"):
+            texts = [a for a in [*call.args[2:], *(k.value for k in call.keywords)] if isinstance(a, (ast.Constant, ast.JoinedStr))]
+            hints = [text for text in texts if isinstance(text, ast.JoinedStr) or isinstance(text.value, str)]
+            if hints:
+                hint = hints[-1]
+                return f"{message}, in the case: {hint.value if isinstance(hint, ast.Constant) else ast.unparse(hint)[2:-1]}"
+        if call.func.id == "untouched":
+            return f"{message}, while checking that no argument changes"
+    return message
+
+
 def _name_mistake(verdict):
-    """Name the known mistake whose failures fit these best: at least half of either list must be the same."""
+    """Name the known mistake whose failures fit these best; at least seven in ten of either list must be the same.
+
+    A single check names by its own values alone; with all of them at hand that name is kept only where it is this one.
+    """
     from coursekit.checks import KNOWN, alike, known_mistakes, mistake_words
 
     best, best_share = None, 0.0
@@ -132,26 +151,26 @@ def _name_mistake(verdict):
         share = common / max(len(verdict.failures), len(mistake["prints"]), 1)
         if share > best_share:
             best, best_share = mistake, share
-    if best_share >= 0.5:
+    for part in (verdict.visible, verdict.hidden):
+        part["message"] = part["message"].split(KNOWN)[0]
+    if best_share >= 0.7:
         verdict.mistake = best["name"]
-        told = verdict.hidden if verdict.visible["passed"] else verdict.visible
-        # A check can have named another mistake, one that gives the same on its own inputs.
-        told["message"] = told["message"].split(KNOWN)[0] + mistake_words(best)
+        first = verdict.hidden if verdict.visible["passed"] else verdict.visible
+        first["message"] += mistake_words(best)
 
 
 def _guarded(name, answer):
-    """`answer`, refusing calls from within it to the library function that is the exercise."""
-    from coursekit.checks import _resolve, library_message
-    from coursekit.standins import LIBRARY
+    """`answer`, watched during each call: no library function that is the exercise, no argument changed."""
+    from coursekit.checks import _resolve, library_message, refused_names, unchanged
 
+    if isinstance(answer, type) or not callable(answer):
+        return answer
     codes = {}
-    for dotted in LIBRARY.get(name, ()):
+    for dotted in refused_names(name):
         target = _resolve(dotted)
         for function in [target] if not isinstance(target, type) else vars(target).values():
             if isinstance(function, types.FunctionType):
                 codes[function.__code__] = dotted
-    if not codes or isinstance(answer, type) or not callable(answer):
-        return answer
 
     def guarded(*arguments, **named):
         called = []
@@ -161,18 +180,55 @@ def _guarded(name, answer):
                 called.append(codes[frame.f_code])
                 raise LibraryCall(library_message(name, called[0]))
 
-        sys.setprofile(watch)
+        before = _copied((arguments, named))
+        if codes:
+            sys.setprofile(watch)
         try:
             result = answer(*arguments, **named)
         finally:
             sys.setprofile(None)
             if called:
                 raise LibraryCall(library_message(name, called[0])) from None
+        everything = (*arguments, *named.values()), (*before[0], *before[1].values())
+        try:
+            unchanged(*everything)
+        except AssertionError:
+            _restore(*everything)  # the checks to come mean the values they were written with
+            raise
         return result
 
     guarded.__name__ = name
     guarded.__wrapped__ = answer
     return guarded
+
+
+def _copied(value):
+    """Tensors and plain data, copied; anything else as it is."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_copied(item) for item in value]
+        return items if isinstance(value, list) else tuple(items)
+    return value
+
+
+def _restore(values, before):
+    """Give each tensor, list and dict of `values` its content of `before` back, in place."""
+    import torch
+
+    for now, then in zip(values, before):
+        if isinstance(now, torch.Tensor) and now.shape == then.shape and now.dtype == then.dtype:
+            with torch.no_grad():
+                now.data.copy_(then)
+        elif isinstance(now, list):
+            now[:] = then
+        elif isinstance(now, dict):
+            now.clear()
+            now.update(then)
 
 
 @contextlib.contextmanager

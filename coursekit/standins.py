@@ -1,7 +1,8 @@
 """Public library calls with the exercises' signatures.
 
 `STANDINS[NAME]` takes the place of the student's NAME in a later lesson until theirs passes (`coursekit.earlier`).
-`LIBRARY[NAME]` lists the library functions that *are* exercise NAME: calling one in it earns nothing.
+`LIBRARY[NAME]` lists the library functions that *are* exercise NAME: calling one in it earns nothing; nor does the
+stand-in or `earlier`.
 Only calls to public libraries stand here, no answers; a test holds each against its exercise.
 """
 
@@ -159,11 +160,13 @@ LIBRARY = {
         "torchvision.ops.boxes.box_convert",
         "torchvision.ops._box_convert._box_xyxy_to_cxcywh",
         "torchvision.transforms.v2.functional.convert_bounding_box_format",
+        "torchvision.transforms.v2.functional._meta._xyxy_to_cxcywh",
     ),
     "cxcywh_to_xyxy": (
         "torchvision.ops.boxes.box_convert",
         "torchvision.ops._box_convert._box_cxcywh_to_xyxy",
         "torchvision.transforms.v2.functional.convert_bounding_box_format",
+        "torchvision.transforms.v2.functional._meta._cxcywh_to_xyxy",
     ),
     "box_area": ("torchvision.ops.boxes.box_area",),
     "box_iou": (
@@ -172,6 +175,9 @@ LIBRARY = {
         "torchvision.ops.boxes._box_diou_iou",
         "pycocotools.mask.iou",
         "torchvision.ops.boxes.generalized_box_iou",
+        "torchvision.ops.giou_loss.generalized_box_iou_loss",
+        "torchvision.ops.diou_loss.distance_box_iou_loss",
+        "torchvision.ops.ciou_loss.complete_box_iou_loss",
     ),
     "flip_boxes": (
         "torchvision.transforms.v2.functional.horizontal_flip_bounding_boxes",
@@ -185,6 +191,8 @@ LIBRARY = {
         "coursekit.data.via._bounds",
         "coursekit.data.via._label",
     ),
+    "anchor_shapes": ("torchvision.models.detection.anchor_utils.DefaultBoxGenerator",),
+    "linear_scales": ("torchvision.models.detection.anchor_utils.DefaultBoxGenerator",),
     "ssd_anchors": ("torchvision.models.detection.anchor_utils.DefaultBoxGenerator",),
     "match_anchors": (
         "torchvision.models.detection._utils.SSDMatcher",

@@ -77,6 +77,16 @@ def test_same_compares_whole_numbers_exactly():
         same(big, torch.tensor([40000000]), "areas")
 
 
+def test_none_inside_is_not_blamed_on_a_missing_return():
+    with pytest.raises(CheckFailed, match=r"None in \[1\], expected"):
+        same([1, None], [1, ONE], "hint")
+
+
+def test_rounding_of_the_reference_is_no_value_to_aim_at():
+    with pytest.raises(CheckFailed, match="3, expected 0:"):
+        same(torch.tensor(3.0), torch.tensor(1.4e-14), "hint")
+
+
 def test_a_failure_shows_no_stack_of_the_check():
     with pytest.raises(CheckFailed) as failure:
         same(1, 2, "hint")
@@ -112,8 +122,8 @@ def test_passed_says_how_many(capsys):
 def test_fingerprints_tell_results_apart_and_forgive_the_last_digits():
     values = torch.rand(7, 5, generator=torch.Generator().manual_seed(0))
     one = fingerprint(values, "hint")
-    assert alike(one, fingerprint(values.double() * (1 + 1e-6), "hint"))
-    for other in (values.T, values.flip(0), values.flip(1), values + 0.01, values * -1, torch.zeros(7, 5)):
+    assert alike(one, fingerprint(values * (1 + 1e-6), "hint"))
+    for other in (values.double(), values.T, values.flip(0), values.flip(1), values + 0.01, values * -1, torch.zeros(7, 5)):
         assert not alike(one, fingerprint(other, "hint"))
     assert not alike(one, fingerprint(values, "another hint"))
     assert alike(fingerprint({"a": [1, "x"]}, ""), fingerprint({"a": (1.0, "x")}, ""))
@@ -132,12 +142,23 @@ def test_a_known_mistake_is_named_in_the_message(monkeypatch):
     assert "known mistake" not in failure.value.message
 
 
+def test_zeros_and_ones_name_no_mistake(monkeypatch):
+    """Too many wrong answers give them."""
+    zeros = torch.zeros(2)
+    table = {"twice": [{"name": "half", "message": "half of x", "prints": [fingerprint(zeros, "two times one")]}]}
+    monkeypatch.setattr("coursekit.checks.known_mistakes", lambda: table)
+    check("twice", abs)
+    with pytest.raises(CheckFailed) as failure:
+        same(zeros, [2, 2], "two times one")
+    assert "known mistake" not in failure.value.message
+
+
 def test_fingerprints_hold_numbers_only():
     for rows in known_mistakes().values():
         for row in rows:
             assert set(row) == {"name", "message", "prints"}
             for one in row["prints"]:
-                assert set(one) == {"at", "shape", "numbers"} and len(one["numbers"]) == 3
+                assert set(one) == {"at", "shape", "numbers", "trivial"} and len(one["numbers"]) == 3
 
 
 # Handing the exercise to the library
@@ -211,6 +232,23 @@ def test_a_library_that_is_not_the_exercise_is_welcome():
     assert library_call("box_iou", honest) is None
     assert library_call("smooth_l1_loss", lambda p, t: F.l1_loss(p, t)) is None
     assert library_call("no_such_exercise", by_attribute) is None
+
+
+def by_standin(levels):
+    from coursekit.standins import linear_scales
+
+    return linear_scales(levels)
+
+
+def by_earlier(levels):
+    from coursekit.earlier import earlier
+
+    return earlier("linear_scales")(levels)
+
+
+@pytest.mark.parametrize("answer", [by_standin, by_earlier])
+def test_the_stand_in_is_no_answer(answer):
+    assert library_call("linear_scales", answer).startswith("coursekit.")
 
 
 def test_library_in_a_class_is_seen():

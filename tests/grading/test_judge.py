@@ -84,3 +84,32 @@ def test_list_has_every_exercise(capsys):
     rows = json.loads(capsys.readouterr().out)
     assert [row["exercise"] for row in rows] == list(all_exercises())
     assert all(set(row) == {"exercise", "lesson", "points"} and row["points"] > 0 for row in rows)
+
+
+MUTATES = """
+def box_area(boxes):
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    boxes[:, 0] = 0
+    return areas
+"""
+
+
+def test_a_changed_argument_is_told_as_such_and_does_not_disturb_the_next_check(judge):
+    _, [verdict], _ = judge(MUTATES)
+    assert not verdict["passed"]
+    for part in (verdict["visible"], verdict["hidden"]):
+        assert "argument 1 changed during the call" in part["message"]
+
+
+def test_an_exception_in_a_hidden_check_says_in_which_case(judge):
+    empty = RIGHT.replace("    return", "    boxes[0]\n    return")
+    _, [verdict], _ = judge(empty)
+    assert verdict["visible"]["passed"] and "IndexError" in verdict["hidden"]["message"]
+    assert ", in the case: " in verdict["hidden"]["message"]
+
+
+def test_a_mistake_is_named_by_all_checks_together_or_not_at_all(judge):
+    """Ones everywhere share a value or two with some named mistake; they are not it."""
+    _, [verdict], _ = judge("import torch\ndef box_iou(a, b):\n    return a.new_ones(len(a), len(b))", exercise="box_iou")
+    assert verdict["mistake"] is None
+    assert "known mistake" not in verdict["visible"]["message"] + verdict["hidden"]["message"]
