@@ -113,28 +113,27 @@ def _run(statement, namespace, filename, verdict, broken):
     except NameError as error:
         if getattr(error, "name", None) in broken:
             return "not reached: it builds on a check that failed before it"
-        message = _in_case(statement, told(error))
+        message = _in_case(statement, told(error), namespace)
     except RecursionError as error:
-        message = _in_case(statement, told(error))
+        message = _in_case(statement, told(error), namespace)
     except (Exception, SystemExit) as error:
-        message = _in_case(statement, told(error).split("\n")[0])
+        message = _in_case(statement, told(error).split("\n")[0], namespace)
         verdict.failures.append(fingerprint(message, ast.unparse(statement)))
     broken.update(node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
     return message
 
 
-def _in_case(statement, message):
+def _in_case(statement, message, namespace):
     """`message`, and in which case it happened: the hint of the check, which the student cannot see when it is hidden."""
     calls = [node for node in ast.walk(statement) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
     for call in calls:
-        if call.func.id in ("same", "raises"):
-            texts = [a for a in [*call.args[2:], *(k.value for k in call.keywords)] if isinstance(a, (ast.Constant, ast.JoinedStr))]
-            hints = [text for text in texts if isinstance(text, ast.JoinedStr) or isinstance(text.value, str)]
-            if hints:
-                hint = hints[-1]
-                return f"{message}, in the case: {hint.value if isinstance(hint, ast.Constant) else ast.unparse(hint)[2:-1]}"
         if call.func.id == "untouched":
             return f"{message}, while checking that no argument changes"
+        if call.func.id in ("same", "raises"):
+            given = [*call.args[2:], *(keyword.value for keyword in call.keywords)]
+            hints = [g for g in given if isinstance(g, ast.JoinedStr) or isinstance(getattr(g, "value", None), str)]
+            if hints:
+                return f"{message}, in the case: {eval(compile(ast.Expression(hints[-1]), 'hint', 'eval'), namespace)}"
     return message
 
 

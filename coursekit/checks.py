@@ -139,7 +139,7 @@ def _difference(actual, expected, rtol, atol, where):
     """The first difference in words, or None."""
     at = f" in {where}" if where else ""
     if actual is None and expected is not None:
-        return f"None{at}, expected {_short(expected)}" if where else "None: does the function return its result"
+        return f"None{at}, expected {_short(expected)}" + ("" if where else " (a function without `return` gives None)")
     if isinstance(expected, dict):
         if not isinstance(actual, dict):
             return f"{_short(actual)}{at}, expected a dict with {sorted(expected)}"
@@ -292,16 +292,13 @@ def mistake_words(mistake):
 
 
 def named(exercise, found):
-    """The first known mistake of the exercise that gives this fingerprint, or None.
+    """The known mistake of the exercise that gives this fingerprint, or None where none or several do.
 
     All zeros or all ones tell nothing: too many answers give them.
     """
-    if found["trivial"]:
-        return None
-    for mistake in known_mistakes().get(exercise, []):
-        if any(alike(found, one) for one in mistake["prints"]):
-            return mistake
-    return None
+    mistakes = known_mistakes().get(exercise, [])
+    fitting = [mistake for mistake in mistakes if any(alike(found, one) for one in mistake["prints"])]
+    return fitting[0] if len(fitting) == 1 and not found["trivial"] else None
 
 
 # Handing the exercise to the library

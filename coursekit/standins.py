@@ -209,7 +209,11 @@ LIBRARY = {
         "torch.nn.functional.huber_loss",
         "torch.nn.modules.loss.SmoothL1Loss",
         "torch.nn.modules.loss.HuberLoss",
+        "torch._C._nn.smooth_l1_loss",
+        "torch._C._nn.huber_loss",
+        "torch.ops.aten.smooth_l1_loss",
+        "torch.ops.aten.huber_loss",
     ),
     "ssd_loss": ("torchvision.models.detection.ssd.SSD",),
-    "nms": ("torchvision.ops.boxes.nms",),
+    "nms": ("torchvision.ops.boxes.nms", "torch.ops.torchvision.nms"),
 }

@@ -52,7 +52,7 @@ def test_same_accepts(actual, expected):
         (torch.tensor([[-2.25]]), [[0]], "-2.25 at [0, 0], expected 0: look here"),
         (torch.zeros(5, 7), torch.zeros(7, 5), "shape (5, 7), expected (7, 5)"),
         (ONE.double(), ONE, "dtype float64, expected float32"),
-        (None, ONE, "None: does the function return its result"),
+        (None, ONE, "None, expected a tensor of shape (2,) (a function without `return` gives None)"),
         (ONE * float("nan"), ONE, "nan at [0], expected 1 (2 of 2 differ)"),
         (torch.tensor([1, 0]), torch.tensor([True, False]), "dtype int64, expected bool"),
         (torch.tensor([1, 0]), [True, False], "whole numbers, expected bool"),
@@ -139,6 +139,16 @@ def test_a_known_mistake_is_named_in_the_message(monkeypatch):
         same(wrong, [2], "two times one")
     with pytest.raises(CheckFailed) as failure:
         same(wrong + 1, [2], "two times one")
+    assert "known mistake" not in failure.value.message
+
+
+def test_values_that_two_mistakes_share_name_neither(monkeypatch):
+    wrong = torch.tensor([3.0])
+    rows = [{"name": n, "message": n, "prints": [fingerprint(wrong, "two times one")]} for n in ("thrice", "plus two")]
+    monkeypatch.setattr("coursekit.checks.known_mistakes", lambda: {"twice": rows})
+    check("twice", abs)
+    with pytest.raises(CheckFailed) as failure:
+        same(wrong, [2], "two times one")
     assert "known mistake" not in failure.value.message
 
 
@@ -232,6 +242,12 @@ def test_a_library_that_is_not_the_exercise_is_welcome():
     assert library_call("box_iou", honest) is None
     assert library_call("smooth_l1_loss", lambda p, t: F.l1_loss(p, t)) is None
     assert library_call("no_such_exercise", by_attribute) is None
+
+
+def test_an_operator_below_the_library_is_the_library():
+    assert library_call("smooth_l1_loss", lambda p, t: torch.ops.aten.smooth_l1_loss(p, t))
+    assert library_call("smooth_l1_loss", lambda p, t: torch._C._nn.huber_loss(p, t))
+    assert library_call("smooth_l1_loss", lambda p, t: torch.ops.aten.abs(p - t)) is None
 
 
 def by_standin(levels):

@@ -113,3 +113,9 @@ def test_a_mistake_is_named_by_all_checks_together_or_not_at_all(judge):
     _, [verdict], _ = judge("import torch\ndef box_iou(a, b):\n    return a.new_ones(len(a), len(b))", exercise="box_iou")
     assert verdict["mistake"] is None
     assert "known mistake" not in verdict["visible"]["message"] + verdict["hidden"]["message"]
+
+
+def test_a_case_in_a_loop_is_told_with_its_values(judge):
+    source = "def smooth_l1_loss(prediction, target, sigma=1.0):\n    return prediction.mm(target)"
+    _, [verdict], _ = judge(source, exercise="smooth_l1_loss")
+    assert "{" not in verdict["hidden"]["message"] and ", in the case: " in verdict["hidden"]["message"]
