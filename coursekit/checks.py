@@ -347,7 +347,8 @@ def _find_call(value, banned, seen):
     if isinstance(value, (staticmethod, classmethod)) or hasattr(value, "__wrapped__"):
         value = value.__wrapped__
     if isinstance(value, type) and not value.__module__.startswith(("torch", "numpy", "builtins")):
-        return next((hit for member in vars(value).values() if (hit := _find_call(member, banned, seen))), None)
+        parts = (*value.__bases__, *vars(value).values())
+        return next((hit for part in parts if (hit := _find_call(part, banned, seen))), None)
     if not isinstance(value, FunctionType) or value.__module__.split(".")[0] in ("torch", "torchvision", "numpy"):
         return None
     closure = {}

@@ -215,5 +215,12 @@ LIBRARY = {
         "torch.ops.aten.huber_loss",
     ),
     "ssd_loss": ("torchvision.models.detection.ssd.SSD",),
+    "SSDHead": (
+        "torchvision.models.detection.ssd.SSDHead",
+        "torchvision.models.detection.ssd.SSDScoringHead",
+        "torchvision.models.detection.ssd.SSDClassificationHead",
+        "torchvision.models.detection.ssd.SSDRegressionHead",
+    ),
+    "ssd_predict": ("torchvision.models.detection.ssd.SSD",),
     "nms": ("torchvision.ops.boxes.nms", "torch.ops.torchvision.nms"),
 }

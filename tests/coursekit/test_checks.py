@@ -238,6 +238,16 @@ def test_handing_the_exercise_to_the_library_is_refused(answer):
         check("box_iou", answer)
 
 
+def test_a_class_built_on_the_library_s_is_the_library():
+    from torchvision.models.detection.ssd import SSDHead
+
+    class Mine(SSDHead):
+        pass
+
+    assert library_call("SSDHead", Mine) == "torchvision.models.detection.ssd.SSDHead"
+    assert library_call("SSDHead", type("Own", (torch.nn.Module,), {})) is None
+
+
 def test_a_library_that_is_not_the_exercise_is_welcome():
     assert library_call("box_iou", honest) is None
     assert library_call("smooth_l1_loss", lambda p, t: F.l1_loss(p, t)) is None
