@@ -294,11 +294,12 @@ def mistake_words(mistake):
 def named(exercise, found):
     """The known mistake of the exercise that gives this fingerprint, or None where none or several do.
 
-    All zeros or all ones tell nothing: too many answers give them.
+    Mistakes with the same message count as one. All zeros or all ones tell nothing: too many answers give them.
     """
     mistakes = known_mistakes().get(exercise, [])
     fitting = [mistake for mistake in mistakes if any(alike(found, one) for one in mistake["prints"])]
-    return fitting[0] if len(fitting) == 1 and not found["trivial"] else None
+    messages = {mistake["message"] for mistake in fitting}
+    return fitting[0] if len(messages) == 1 and not found["trivial"] else None
 
 
 # Handing the exercise to the library

@@ -152,6 +152,16 @@ def test_values_that_two_mistakes_share_name_neither(monkeypatch):
     assert "known mistake" not in failure.value.message
 
 
+def test_values_that_two_spellings_of_a_mistake_share_name_it(monkeypatch):
+    wrong = torch.tensor([3.0])
+    prints = [fingerprint(wrong, "two times one")]
+    rows = [{"name": n, "message": "one is added", "prints": prints} for n in ("plus one", "one plus")]
+    monkeypatch.setattr("coursekit.checks.known_mistakes", lambda: {"twice": rows})
+    check("twice", abs)
+    with pytest.raises(CheckFailed, match="known mistake .plus one.: one is added"):
+        same(wrong, [2], "two times one")
+
+
 def test_zeros_and_ones_name_no_mistake(monkeypatch):
     """Too many wrong answers give them."""
     zeros = torch.zeros(2)
