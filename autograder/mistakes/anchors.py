@@ -24,6 +24,17 @@ MISTAKES = {
             edits=(("width, height = image_size", "height, width = image_size"),),
         ),
         Mistake(
+            "width divided by the rows",
+            "a cell is as wide as the width divided by the rows: the columns divide the width, the rows the"
+            " height",
+            edits=(("[width / columns, height / rows]", "[width / rows, height / columns]"),),
+        ),
+        Mistake(
+            "centre on the cell's corner",
+            "the boxes lie around the upper left corners of the cells; they should cover the cells",
+            edits=(("[x, y, x + 1, y + 1]", "[x - 0.5, y - 0.5, x + 0.5, y + 0.5]"),),
+        ),
+        Mistake(
             "x1, x2, y1, y2",
             "the numbers are right, their order is not: that is (xmin, xmax, ymin, ymax); a box is (x1, y1,"
             " x2, y2) here",
@@ -165,6 +176,11 @@ MISTAKES = {
                 ("height * s_y / root", "height / 2 * s_y / root"),
             ),
         ),
+        Mistake(
+            "sorts the caller's ratios",
+            "the list of ratios that came in is in another order afterwards; the caller still needs it",
+            edits=(("    root = ", "    ratios.sort()\n    root = "),),
+        ),
     ],
     "linear_scales": [
         Mistake(
@@ -279,12 +295,46 @@ MISTAKES = {
             edits=(("in zip(scale, following)]", "in [(scale[0], following[0])] * 2]"),),
         ),
         Mistake(
+            "s_x for both sides",
+            "the heights are scaled by s_x; y has a scale of its own",
+            edits=(
+                (
+                    "zip(grids, scales, [*scales",
+                    "zip(grids, [(s_x, s_x) for s_x, _ in scales], [*scales",
+                ),
+            ),
+        ),
+        Mistake(
+            "last level left out",
+            "there are no anchors of the last level; with a single level there are none at all",
+            edits=(("[*scales[1:], (1.0, 1.0)]", "scales[1:]"),),
+        ),
+        Mistake(
+            "last level left out, empty with one level",
+            "there are no anchors of the last level; with a single level there are none at all",
+            edits=(
+                ("zip(grids, scales, [*scales[1:], (1.0, 1.0)])", "zip(grids, scales, scales[1:])"),
+                ("return torch.cat(levels)", "return torch.tensor([a for level in levels for a in level.tolist()])"),
+            ),
+        ),
+        Mistake(
             "extra anchor first",
             "the extra anchor comes before the ratios in each cell; it should be the last",
             edits=(
                 (
                     "[anchor_shapes(scale, ratios, image_size), extra]",
                     "[extra, anchor_shapes(scale, ratios, image_size)]",
+                ),
+            ),
+        ),
+        Mistake(
+            "extra anchor second",
+            "the extra anchor stands right after the first ratio, as torchvision has it; here it is the last",
+            edits=(
+                (
+                    "torch.cat([anchor_shapes(scale, ratios, image_size), extra])",
+                    "torch.cat([anchor_shapes(scale, ratios[:1], image_size), extra,"
+                    " anchor_shapes(scale, ratios[1:], image_size)])",
                 ),
             ),
         ),
@@ -384,6 +434,42 @@ MISTAKES = {
             ),
         ),
         Mistake(
+            "no square root of the ratio",
+            "the sides differ by the ratio squared: multiply one side by its root and divide the other by its"
+            " root",
+            edits=(
+                ("anchor_shapes(scale, ratios, image_size)", "anchor_shapes(scale, [a * a for a in ratios], image_size)"),
+            ),
+        ),
+        Mistake(
+            "area not kept",
+            "the width follows the ratio and the height does not, so the area changes; all ratios of a scale"
+            " have one area",
+            edits=(
+                (
+                    "[anchor_shapes(scale, ratios, image_size), extra]",
+                    "[torch.stack([s[:, 0], s[:, 1] * torch.tensor(ratios).sqrt()], 1)"
+                    " for s in [anchor_shapes(scale, ratios, image_size)]] + [extra]",
+                ),
+            ),
+        ),
+        Mistake(
+            "image size read as (height, width)",
+            "the sides of the image are exchanged: image_size is (width, height)",
+            edits=(("    levels = []", "    image_size = image_size[::-1]\n    levels = []"),),
+        ),
+        Mistake(
+            "always 640 x 480",
+            "the anchors are those of a 640 x 480 image, whatever image_size says",
+            edits=(("    levels = []", "    image_size = (640, 480)\n    levels = []"),),
+        ),
+        Mistake(
+            "x1, x2, y1, y2",
+            "the numbers are right, their order is not: that is (xmin, xmax, ymin, ymax); a box is (x1, y1,"
+            " x2, y2) here",
+            edits=(("torch.cat(levels)", "torch.cat(levels)[:, [0, 2, 1, 3]]"),),
+        ),
+        Mistake(
             "scales swapped",
             "s_y went to the width and s_x to the height",
             edits=(
@@ -409,6 +495,11 @@ MISTAKES = {
             "one array a level",
             "the levels were not joined: the result is one tensor with all anchors",
             edits=(("return torch.cat(levels)", "return levels"),),
+        ),
+        Mistake(
+            "adds to the caller's scales",
+            "the list of scales that came in is longer afterwards; the caller still needs it as it was",
+            edits=(("    levels = []", "    scales.append((1.0, 1.0))\n    levels = []"),),
         ),
     ],
 }

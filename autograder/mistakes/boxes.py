@@ -13,8 +13,10 @@ IOU = "    return intersection / torch.where(union > 0, union, 1)"
 RECT = 'box = [x, y, x + shape["width"], y + shape["height"]]'
 NAME = 'name = str(next(iter(attributes.values()), "")).strip()'
 TENSOR = "torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)"
-PIXELS = "coordinates here are edges, not pixel indices: from 3 to 5 are two pixels, so nothing is added "
-"or taken off"
+PIXELS = (
+    "coordinates here are edges, not pixel indices: from 3 to 5 are two pixels, so nothing is added or"
+    " taken off"
+)
 IN_PLACE = "the tensor that came in is changed: the caller still needs it, so make a new one"
 
 
@@ -104,6 +106,26 @@ MISTAKES = {
             ((CENTRES, CENTRES.replace("], 1)", "])")),),
         ),
         Mistake(
+            "rounded",
+            "the centre is rounded to a whole number; it may lie between two pixels",
+            ((CENTRES, CENTRES + ".round()"),),
+        ),
+        Mistake(
+            "empty input fails",
+            "with no boxes there is nothing to stack; the answer is a tensor of shape [0, 4]",
+            ((CENTRES, CENTRES.replace("return torch", "return torch.stack([row for row in torch") + ".unbind(0)])"),),
+        ),
+        Mistake(
+            "shape lost on empty input",
+            "with no boxes the four columns are lost: no boxes are a tensor of shape [0, 4]",
+            ((CENTRES, "    if not len(boxes):\n        return boxes.new_zeros(0)\n" + CENTRES),),
+        ),
+        Mistake(
+            "empty input in float32",
+            "without boxes the result is float32 whatever came in; it should have the dtype of the input",
+            ((CENTRES, "    if not len(boxes):\n        return torch.zeros(0, 4)\n" + CENTRES),),
+        ),
+        Mistake(
             "changes its argument",
             IN_PLACE,
             (
@@ -181,6 +203,38 @@ MISTAKES = {
             ((CORNERS, CORNERS.replace("], 1)", "])")),),
         ),
         Mistake(
+            "overwritten before use",
+            "x1 and y1 replace the centre before x2 and y2 are computed from it: keep the old values, or"
+            " compute all four first",
+            (
+                (
+                    CORNERS,
+                    "    boxes = boxes.clone()\n    boxes[:, :2] -= boxes[:, 2:] / 2\n"
+                    "    boxes[:, 2:] = boxes[:, :2] + boxes[:, 2:] / 2\n    return boxes",
+                ),
+            ),
+        ),
+        Mistake(
+            "empty input fails",
+            "with no boxes there is nothing to stack; the answer is a tensor of shape [0, 4]",
+            ((CORNERS, CORNERS.replace("return torch", "return torch.stack([row for row in torch") + ".unbind(0)])"),),
+        ),
+        Mistake(
+            "empty input fails, nothing to join",
+            "with no boxes there is nothing to join; the answer is a tensor of shape [0, 4]",
+            ((CORNERS, CORNERS.replace("return torch", "return torch.cat([row[None] for row in torch") + ".unbind(0)])"),),
+        ),
+        Mistake(
+            "shape lost on empty input",
+            "with no boxes the four columns are lost: no boxes are a tensor of shape [0, 4]",
+            ((CORNERS, "    if not len(boxes):\n        return boxes.new_zeros(0)\n" + CORNERS),),
+        ),
+        Mistake(
+            "empty input in float32",
+            "without boxes the result is float32 whatever came in; it should have the dtype of the input",
+            ((CORNERS, "    if not len(boxes):\n        return torch.zeros(0, 4)\n" + CORNERS),),
+        ),
+        Mistake(
             "changes its argument",
             IN_PLACE,
             (
@@ -254,6 +308,16 @@ MISTAKES = {
             ((AREA, "    return ((x2 - x1) * (y2 - y1)).round()"),),
         ),
         Mistake(
+            "empty input fails",
+            "with no boxes there is nothing to stack; the answer is a tensor of shape [0]",
+            ((AREA, "    return torch.stack([w * h for w, h in zip(x2 - x1, y2 - y1)])"),),
+        ),
+        Mistake(
+            "shape lost on one box",
+            "with a single box the result is a number; it should have shape [1]",
+            ((AREA, AREA.replace("return ", "return (") + ").squeeze()"),),
+        ),
+        Mistake(
             "changes its argument",
             IN_PLACE,
             ((AREA, "    boxes[:, 2:] -= boxes[:, :2]\n    return boxes[:, 2] * boxes[:, 3]"),),
@@ -273,6 +337,24 @@ MISTAKES = {
             ((".clamp(min=0)", ""), ("width * height", "(width * height).clamp(min=0)")),
         ),
         Mistake(
+            "product of the sides clamped",
+            "the product of the sides is clamped: where both are negative it is positive and stays",
+            (
+                (".clamp(min=0)", ""),
+                ("width * height", "(width * height).clamp(min=0)"),
+                (IOU, "    return torch.where(union > 0, intersection / union, 0)"),
+            ),
+        ),
+        Mistake(
+            "product clamped, and the union",
+            "the product of the sides is clamped: where both are negative it is positive and stays",
+            (
+                (".clamp(min=0)", ""),
+                ("width * height", "(width * height).clamp(min=0)"),
+                (IOU, "    return intersection / union.clamp(min=1e-12)"),
+            ),
+        ),
+        Mistake(
             "only the width clamped",
             "the overlap's width is clamped, its height is not: boxes one below the other come out negative",
             ((".clamp(min=0)", ""), ("width * height", "width.clamp(min=0) * height")),
@@ -287,6 +369,15 @@ MISTAKES = {
             "a negative side is turned into a positive one, so boxes that are apart seem to share the gap "
             "between them",
             ((".clamp(min=0)", ".abs()"),),
+        ),
+        Mistake(
+            "abs, and 0 without a union",
+            "a negative side is turned into a positive one, so boxes that are apart seem to share the gap "
+            "between them",
+            (
+                (".clamp(min=0)", ".abs()"),
+                (IOU, "    return torch.where(union > 0, intersection / union, 0)"),
+            ),
         ),
         Mistake(
             "clip with its limits crossed",
@@ -339,6 +430,17 @@ MISTAKES = {
             "one added to the intersection",
             f"the overlap's sides are 1 too long: {PIXELS}. Boxes that touch share nothing",
             ((SIDES, "    width, height = (bottom_right - top_left + 1).clamp(min=0).unbind(2)"),),
+        ),
+        Mistake(
+            "one added to the areas only",
+            f"the sides of both areas are 1 too long: {PIXELS}",
+            (
+                (
+                    UNION,
+                    "    area1, area2 = ((b[:, 2:] - b[:, :2] + 1).prod(1) for b in (boxes1, boxes2))\n"
+                    "    union = area1[:, None] + area2[None, :] - intersection",
+                ),
+            ),
         ),
         Mistake(
             "intersection counted twice",
@@ -470,7 +572,7 @@ MISTAKES = {
             ),
         ),
         Mistake(
-            "changes its argument",
+            "changes its arguments",
             IN_PLACE,
             (
                 (
@@ -480,6 +582,16 @@ MISTAKES = {
                     "intersection",
                 ),
             ),
+        ),
+        Mistake(
+            "changes its second argument",
+            IN_PLACE,
+            ((UNION, UNION + "\n    boxes2[:, 2:] -= boxes2[:, :2]"),),
+        ),
+        Mistake(
+            "changes its first argument",
+            IN_PLACE,
+            ((UNION, UNION + "\n    boxes1[:, 2:] -= boxes1[:, :2]"),),
         ),
     ],
     "flip_boxes": [
@@ -550,6 +662,26 @@ MISTAKES = {
             "boxes in reverse order",
             "the boxes are in reverse order; each must stay in its row, where its label is",
             ((MIRROR, MIRROR + ".flip(0)"),),
+        ),
+        Mistake(
+            "W - x + 1",
+            f"everything is 1 too far right: {PIXELS}",
+            mirror("width - x2 + 1", "y1", "width - x1 + 1", "y2"),
+        ),
+        Mistake(
+            "empty input fails",
+            "with no boxes there is nothing to stack; the answer is a tensor of shape [0, 4]",
+            ((MIRROR, MIRROR.replace("return torch", "return torch.stack([row for row in torch") + ".unbind(0)])"),),
+        ),
+        Mistake(
+            "shape lost on empty input",
+            "with no boxes the four columns are lost: no boxes are a tensor of shape [0, 4]",
+            ((MIRROR, "    if not len(boxes):\n        return boxes.new_zeros(0)\n" + MIRROR),),
+        ),
+        Mistake(
+            "empty input in float32",
+            "without boxes the result is float32 whatever came in; it should have the dtype of the input",
+            ((MIRROR, "    if not len(boxes):\n        return torch.zeros(0, 4)\n" + MIRROR),),
         ),
         Mistake(
             "read as (xmin, xmax, ymin, ymax)",
@@ -647,6 +779,26 @@ MISTAKES = {
             ((RECT, 'box = [x, y, x + shape["width"] - 1, y + shape["height"] - 1]'),),
         ),
         Mistake(
+            "one added to the second corner",
+            f"a rectangle's second corner is 1 too large: {PIXELS}",
+            ((RECT, 'box = [x, y, x + shape["width"] + 1, y + shape["height"] + 1]'),),
+        ),
+        Mistake(
+            "rectangles as (xmin, xmax, ymin, ymax)",
+            "the numbers of a box are xmin, xmax, ymin, ymax; here it is written corner by corner",
+            ((RECT, 'box = [x, x + shape["width"], y, y + shape["height"]]'),),
+        ),
+        Mistake(
+            "all boxes as (xmin, xmax, ymin, ymax)",
+            "the numbers of a box are xmin, xmax, ymin, ymax; here it is written corner by corner",
+            ((TENSOR, TENSOR + "[:, [0, 2, 1, 3]]"),),
+        ),
+        Mistake(
+            "width and height exchanged",
+            "a rectangle's width is laid along y and its height along x",
+            ((RECT, 'box = [x, y, x + shape["height"], y + shape["width"]]'),),
+        ),
+        Mistake(
             "x and y exchanged",
             "a rectangle's x and y have changed places",
             ((RECT, 'box = [y, x, y + shape["height"], x + shape["width"]]'),),
@@ -687,6 +839,16 @@ MISTAKES = {
             "attribute 'class' only",
             "the class is looked for under 'class'; whoever annotates chooses the attribute's name",
             ((NAME, 'name = attributes.get("class", "")'),),
+        ),
+        Mistake(
+            "attribute 'class' only, as a key",
+            "the class is looked for under 'class'; whoever annotates chooses the attribute's name",
+            ((NAME, 'name = attributes["class"]'),),
+        ),
+        Mistake(
+            "attribute 'name' only",
+            "the class is looked for under 'name'; whoever annotates chooses the attribute's name",
+            ((NAME, 'name = attributes["name"]'),),
         ),
         Mistake(
             "name of the attribute",
@@ -755,6 +917,11 @@ MISTAKES = {
             ((TENSOR, "torch.tensor(boxes, dtype=torch.float32)"),),
         ),
         Mistake(
+            "nothing to stack",
+            "an image without regions has nothing to stack; its boxes are a tensor of shape [0, 4]",
+            ((TENSOR, "torch.stack([torch.tensor(box, dtype=torch.float32) for box in boxes])"),),
+        ),
+        Mistake(
             "whole numbers",
             "the boxes have the dtype of the file's numbers; they should always be float32",
             ((TENSOR, "torch.tensor(boxes).reshape(-1, 4)"),),
@@ -785,6 +952,18 @@ MISTAKES = {
             "changes its argument",
             "the project that came in is changed: the caller still needs it",
             (('image["regions"]', 'image.pop("regions")'),),
+        ),
+        Mistake(
+            "turns regions into a list",
+            "the regions of the project that came in are a list afterwards: the caller still needs the dict",
+            (
+                (
+                    'regions = image["regions"]',
+                    'if isinstance(image["regions"], dict):\n'
+                    '            image["regions"] = list(image["regions"].values())\n'
+                    '        regions = image["regions"]',
+                ),
+            ),
         ),
     ],
 }

@@ -40,8 +40,8 @@ no box around it.
 """
 
 # %%
-clear = dataclasses.replace(DIFFICULTIES["easy"], noise=0.0)  # pictures without noise are small files
-data = scenes("train", 8, size=(320, 240), difficulty=clear, device="cpu")
+plain = dataclasses.replace(DIFFICULTIES["easy"], noise=0.0, clouds=0.0)  # its pictures are small files
+data = scenes("train", 8, size=(320, 240), difficulty=plain, device="cpu")
 image, target = data[1]
 alt = "A scene twice. On the right, boxes name a square, a triangle and a star; a striped bar has no box."
 with figure(alt, width=7.5, height=3, columns=2) as (left, right):
@@ -87,7 +87,8 @@ are all stars:
 """
 
 # %%
-medium = scenes("train", 100, device="cpu")
+clear = dataclasses.replace(DIFFICULTIES["medium"], noise=0.0)
+medium = scenes("train", 100, difficulty=clear, device="cpu")
 found = [(i, box) for i, each in enumerate(medium.targets) for box in each["boxes"][each["labels"] == 4]]
 stars = [(i, box.int().tolist()) for i, box in found if box[2] - box[0] > 30]
 alt = "Eight cut-outs of stars: turned, chequered or striped, pale or strong, some partly covered."
@@ -224,19 +225,32 @@ same(xyxy_to_cxcywh(tile), [[4.5, 4.5, 9, 9]], "the middle of 0 and 9 is 4.5: no
 ### BEGIN HIDDEN TESTS
 from torchvision.ops import box_convert
 
+untouched(xyxy_to_cxcywh, torch.tensor([[400.0, 120, 540, 400], [3, 2, 7.5, 4]]))
 generator = torch.Generator().manual_seed(1)
-many = torch.rand(7, 4, generator=generator) * torch.tensor([300.0, 200, 90, 250])
+many = torch.rand(150, 4, generator=generator, dtype=torch.float64)
+many *= torch.tensor([900, 600, 90, 250])
 many[:, 2:] += many[:, :2]
-same(xyxy_to_cxcywh(many), box_convert(many, "xyxy", "cxcywh"), "seven random boxes, one a row")
-double = many.double()
-same(xyxy_to_cxcywh(double), box_convert(double, "xyxy", "cxcywh"), "boxes in float64 give float64")
+single = many.float()
+wide = torch.cat([single, torch.ones(150, 2)], 1)
+oracle = box_convert(single, "xyxy", "cxcywh")
+same(xyxy_to_cxcywh(single), oracle, "150 random boxes, one a row")
+same(xyxy_to_cxcywh(wide[:, :4]), oracle, "boxes that are four columns of a wider tensor")
+oracle = box_convert(many, "xyxy", "cxcywh")
+same(
+    xyxy_to_cxcywh(many),
+    oracle,
+    "boxes in float64 give float64, with all its digits",
+    rtol=1e-10,
+    atol=1e-10,
+)
 same(xyxy_to_cxcywh(torch.zeros(0, 4)), torch.zeros(0, 4), "no box in, no box out: shape [0, 4]")
+none = torch.zeros(0, 4, dtype=torch.float64)
+same(xyxy_to_cxcywh(none), none.clone(), "no box in float64 gives no box in float64")
 same(
     xyxy_to_cxcywh(torch.tensor([[-30.0, 5, -10, 5]])),
     [[-20.0, 5, 20, 0]],
     "a box left of the image, without height",
 )
-untouched(xyxy_to_cxcywh, many)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -290,18 +304,31 @@ same(cxcywh_to_xyxy(tile), [[0, 0, 9, 9]], "half of 9 is 4.5: nothing is rounded
 ### BEGIN HIDDEN TESTS
 from torchvision.ops import box_convert
 
+untouched(cxcywh_to_xyxy, torch.tensor([[470.0, 260, 140, 280], [3, 2, 7.5, 4]]))
 generator = torch.Generator().manual_seed(2)
-many = torch.rand(7, 4, generator=generator) * torch.tensor([300.0, 200, 90, 250])
-same(cxcywh_to_xyxy(many), box_convert(many, "cxcywh", "xyxy"), "seven random boxes, one a row")
-double = many.double()
-same(cxcywh_to_xyxy(double), box_convert(double, "cxcywh", "xyxy"), "boxes in float64 give float64")
+many = torch.rand(150, 4, generator=generator, dtype=torch.float64)
+many *= torch.tensor([900, 600, 90, 250])
+single = many.float()
+wide = torch.cat([single, torch.ones(150, 2)], 1)
+oracle = box_convert(single, "cxcywh", "xyxy")
+same(cxcywh_to_xyxy(single), oracle, "150 random boxes, one a row", atol=1e-4)
+same(cxcywh_to_xyxy(wide[:, :4]), oracle, "boxes that are four columns of a wider tensor", atol=1e-4)
+oracle = box_convert(many, "cxcywh", "xyxy")
+same(
+    cxcywh_to_xyxy(many),
+    oracle,
+    "boxes in float64 give float64, with all its digits",
+    rtol=1e-10,
+    atol=1e-10,
+)
 same(cxcywh_to_xyxy(torch.zeros(0, 4)), torch.zeros(0, 4), "no box in, no box out: shape [0, 4]")
+none = torch.zeros(0, 4, dtype=torch.float64)
+same(cxcywh_to_xyxy(none), none.clone(), "no box in float64 gives no box in float64")
 same(
     cxcywh_to_xyxy(torch.tensor([[3.0, -8, 0, 5]])),
     [[3.0, -10.5, 3, -5.5]],
     "a box above the image, without width",
 )
-untouched(cxcywh_to_xyxy, many)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -350,14 +377,28 @@ same(box_area(two), [39200, 0.125], "the can is 140 x 280 = 39200; boxes may be 
 ### BEGIN HIDDEN TESTS
 import torchvision
 
+untouched(box_area, torch.tensor([[400.0, 120, 540, 400], [3, 2, 7.5, 4]]))
 generator = torch.Generator().manual_seed(3)
-many = torch.rand(7, 4, generator=generator) * torch.tensor([300.0, 200, 90, 250])
+many = torch.rand(7, 4, generator=generator, dtype=torch.float64)
+many *= torch.tensor([300, 200, 90, 250])
 many[:, 2:] += many[:, :2]
-same(box_area(many), torchvision.ops.box_area(many), "seven random boxes, one number for each")
-same(box_area(many.double()), torchvision.ops.box_area(many.double()), "boxes in float64 give float64")
+many[5] = torch.tensor([700, 500, 760, 590])
+single = many.float()
+oracle = torchvision.ops.box_area(single)
+same(box_area(single), oracle, "seven random boxes, one number for each", atol=0.01)
+oracle = torchvision.ops.box_area(many)
+same(
+    box_area(many),
+    oracle,
+    "boxes in float64 give float64, with all its digits",
+    rtol=1e-10,
+    atol=1e-10,
+)
 same(box_area(torch.zeros(0, 4)), torch.zeros(0), "no box, no area: shape [0]")
+none = torch.zeros(0, 4, dtype=torch.float64)
+same(box_area(none), torch.zeros(0, dtype=torch.float64), "no box in float64: no area in float64")
+same(box_area(torch.tensor([[-30.0, -20, -10, 5]])), [500], "one box, left of and above the image")
 same(box_area(torch.tensor([[5.0, 7, 5, 30], [-9, 4, -2, 4]])), [0, 0], "a line has no area")
-untouched(box_area, many)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -463,18 +504,41 @@ same(box_iou(two, three), pairs, "2 boxes against 3: a row for each of the first
 ### BEGIN HIDDEN TESTS
 import torchvision
 
+untouched(box_iou, torch.tensor([[0.0, 0, 4, 2], [2, 1, 6, 3]]), torch.tensor([[1.0, 0, 5, 3]]))
 generator = torch.Generator().manual_seed(4)
-many = torch.rand(12, 4, generator=generator) * torch.tensor([60.0, 60, 80, 40])
+many = torch.rand(12, 4, generator=generator, dtype=torch.float64)
+many *= torch.tensor([60, 60, 80, 40])
+many[:, 1] += 150  # low in the image, so that (xmin, xmax, ymin, ymax) would be boxes as well
 many[:, 2:] += many[:, :2] + 1
-seven, five = many[:7], many[7:]
-oracle = torchvision.ops.box_iou(seven, five)
-same(box_iou(seven, five), oracle, "seven random boxes against five")
-same(box_iou(seven - 70, five - 70), oracle, "the same, partly left of and above the image", atol=1e-4)
-same(box_iou(seven.double(), five.double()), oracle.double(), "boxes in float64 give float64")
-unit = torch.tensor([[0.0, 0, 0.5, 0.5]])
-shifted = torch.tensor([[0.25, 0, 0.75, 0.5]])
-same(box_iou(unit, shifted), [[1 / 3]], "boxes smaller than a pixel: half of each shared")
-untouched(box_iou, seven, five)
+oracle = torchvision.ops.box_iou(many[:7], many[7:])  # float64
+seven, five = many[:7].float(), many[7:].float()
+same(box_iou(seven, five), oracle.float(), "seven random boxes against five", atol=1e-4)
+square = torchvision.ops.box_iou(many[:6], many[6:]).float()
+same(box_iou(many[:6].float(), many[6:].float()), square, "six boxes against six others", atol=1e-4)
+for move in (-220, 640):
+    same(
+        box_iou(many[:7].float() + move, many[7:].float() + move),
+        oracle.float(),
+        f"the seven and the five, all moved by {move} pixels",
+        atol=1e-3,
+    )
+same(
+    box_iou(many[:7], many[7:]),
+    oracle,
+    "boxes in float64 give float64, with all its digits",
+    rtol=1e-10,
+    atol=1e-10,
+)
+large, small = torch.tensor([[0.0, 0, 100, 100]]), torch.tensor([[20.0, 30, 22, 33]])
+same(box_iou(large, small), [[6 / 10000]], "a small box inside of a large one")
+same(box_iou(small, large), [[6 / 10000]], "the small box first, the large one around it second")
+unit = torch.tensor([[0.0, 0, 0.5, 0.5], [0, 0, 0.05, 0.05]])
+shifted = torch.tensor([[0.25, 0, 0.75, 0.5], [0.025, 0, 0.075, 0.05]])
+same(
+    box_iou(unit, shifted),
+    [[1 / 3, 1 / 100], [0, 1 / 3]],
+    "boxes smaller than a pixel, and shifted by half their width",
+)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -493,14 +557,18 @@ same(box_iou(a, torch.tensor([[4.0, 0, 8, 4]])), [[0]], "boxes that touch along 
 c, d = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[6.0, 1, 8, 3]])
 same(box_iou(c, d), [[0]], "side by side in y, apart in x: they share nothing")
 same(box_iou(d, c), [[0]], "apart in x, the left box second: they share nothing")
-same(box_iou(near, torch.tensor([[2.0, 1, 3, 2]])), [[0]], "apart in x, touching in y: they share nothing")
-same(box_iou(a, torch.tensor([[4.0, 4, 6, 9]])), [[0]], "boxes that touch at a corner share no area")
-lines = torch.tensor([[5.0, 5, 5, 5], [2, 1, 2, 3]])
-same(box_iou(lines, lines), torch.zeros(2, 2), "boxes without area: 0, not 0 / 0")
-same(box_iou(a, lines), torch.zeros(1, 2), "a line inside a box covers none of it")
-same(box_iou(torch.zeros(0, 4), torch.zeros(3, 4)), torch.zeros(0, 3), "no boxes against 3")
-same(box_iou(torch.zeros(2, 4), torch.zeros(0, 4)), torch.zeros(2, 0), "2 boxes against none")
-same(box_iou(torch.zeros(0, 4), torch.zeros(0, 4)), torch.zeros(0, 0), "none against none")
+touching = torch.tensor([[2.0, 1, 3, 2]])
+same(box_iou(near, touching), [[0]], "apart in x, touching in y: they share nothing")
+corner = torch.tensor([[4.0, 4, 6, 9]])
+same(box_iou(a, corner), [[0]], "boxes that touch at a corner share no area")
+lines = torch.tensor([[5.0, 5, 5, 5], [2, 1, 2, 3], [0, 2, 3, 2]])
+same(box_iou(lines, lines), torch.zeros(3, 3), "boxes without area: 0, not 0 / 0")
+same(box_iou(a, lines), torch.zeros(1, 3), "a line inside a box covers none of it")
+for dtype in (torch.float32, torch.float64):
+    none, two = torch.zeros(0, 4, dtype=dtype), torch.zeros(2, 4, dtype=dtype)
+    same(box_iou(none, two), torch.zeros(0, 2, dtype=dtype), f"no boxes against 2, {dtype}")
+    same(box_iou(two, none), torch.zeros(2, 0, dtype=dtype), f"2 boxes against none, {dtype}")
+    same(box_iou(none, none), torch.zeros(0, 0, dtype=dtype), f"none against none, {dtype}")
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -630,21 +698,32 @@ same(flip_boxes(can, 640), [[100, 120, 240, 400]], "the can: 100 from the right 
 edge = torch.tensor([[540.0, 0, 640, 50]])
 same(flip_boxes(edge, 640), [[0, 0, 100, 50]], "a box at the right border is then at the left one, from 0 on")
 ### BEGIN HIDDEN TESTS
+untouched(flip_boxes, torch.tensor([[400.0, 120, 540, 400], [3, 2, 7.5, 4]]), 640)
 generator = torch.Generator().manual_seed(5)
-many = torch.rand(7, 4, generator=generator) * torch.tensor([60.0, 50, 40, 90])
+many = torch.rand(7, 4, generator=generator, dtype=torch.float64)
+many *= torch.tensor([600, 50, 300, 90])
 many[:, 2:] += many[:, :2]
-oracle = [[101 - x2, y1, 101 - x1, y2] for x1, y1, x2, y2 in many.tolist()]
-same(flip_boxes(many, 101), torch.tensor(oracle), "seven random boxes on 101 pixels")
+oracle = [[901 - x2, y1, 901 - x1, y2] for x1, y1, x2, y2 in many.tolist()]
+oracle = torch.tensor(oracle, dtype=torch.float64)
+same(flip_boxes(many.float(), 901), oracle.float(), "seven random boxes on 901 pixels", atol=1e-3)
 same(
-    flip_boxes(many.double(), 101), torch.tensor(oracle, dtype=torch.float64), "boxes in float64 give float64"
+    flip_boxes(many, 901),
+    oracle,
+    "boxes in float64 give float64, with all its digits",
+    rtol=1e-10,
+    atol=1e-10,
 )
 same(flip_boxes(torch.zeros(0, 4), 64), torch.zeros(0, 4), "no box in, no box out: shape [0, 4]")
+none = torch.zeros(0, 4, dtype=torch.float64)
+same(flip_boxes(none, 64), none.clone(), "no box in float64 gives no box in float64")
+over = torch.tensor([[-4.0, 1, 3, 9]])
+same(flip_boxes(over, 32.5), [[29.5, 1, 36.5, 9]], "a box over the left border, width 32.5")
+over = torch.tensor([[30.0, 0, 40, 3], [6, 2, 6, 9]])
 same(
-    flip_boxes(torch.tensor([[-4.0, 1, 3, 9]]), 32.5),
-    [[29.5, 1, 36.5, 9]],
-    "a box over the left border, width 32.5",
+    flip_boxes(over, 32),
+    [[-8, 0, 2, 3], [26, 2, 26, 9]],
+    "a box over the right border, and one without width",
 )
-untouched(flip_boxes, many, 101)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -732,7 +811,7 @@ a little from the next:
 | top level | an **export** is as above; a saved **project** has that object under `"_via_img_metadata"`, among settings |
 | `regions` | **VIA 2**: a list. **VIA 1**: a dict, `{"0": {...}, "1": {...}}`; numbers are missing where a region was deleted |
 | no object | `[]` or `{}`. The image belongs to the data: it shows what is *not* an object |
-| class | the region's attribute. Whoever annotates chooses its name: `"class"`, `"name"`, `"species"`. Its value is text, also when it reads `"0"` |
+| class | the region's attribute. Whoever annotates chooses its name: `"class"`, `"name"`, `"species"`. Its value is text, also when it reads `"0"`; keep it as it is written |
 | no class | no attribute at all, or an empty text: somebody forgot to click. Better to stop now than to train on it |
 
 And a region need not be a rectangle. Its box is the smallest upright rectangle around the shape:
@@ -848,56 +927,74 @@ meadow = {"filename": "meadow.png", "size": 700, "regions": [], "file_attributes
 empty = {"meadow.png": (torch.zeros(0, 4), [])}
 same(parse_via({"meadow.png700": meadow}), empty, "an image without regions: boxes [0, 4] and no names")
 ### BEGIN HIDDEN TESTS
-rows = [
-    {
-        "shape_attributes": {"name": "rect", "x": i, "y": 2 * i + 0.5, "width": 3 + i, "height": 40 - 3 * i},
-        "region_attributes": {"Art": str(i % 3)},
-    }
-    for i in range(11)
-]
+def region(name, kind, **numbers):
+    return {"shape_attributes": {"name": kind, **numbers}, "region_attributes": {"Art": name}}
+
+
+def rectangles(numbers):
+    return [
+        region(str(i % 3), "rect", x=i, y=2 * i + 0.5, width=3 + i, height=40 - 3 * i)
+        for i in numbers
+    ]
+
+
+def their_boxes(numbers):
+    boxes = [[i, 2 * i + 0.5, 2 * i + 3, 40.5 - i] for i in numbers]
+    return torch.tensor(boxes).reshape(-1, 4), [str(i % 3) for i in numbers]
+
+
+pond = region("pond", "polygon", all_points_x=[9, 2, 5], all_points_y=[4, 8, 1])
+oak = region("oak", "circle", cx=50, cy=30, r=8)
+old = {"filename": "old.png", "size": 8, "regions": {"0": pond, "3": oak}, "file_attributes": {}}
+new = {"filename": "new.png", "size": 9, "regions": rectangles([2]), "file_attributes": {}}
+untouched(
+    parse_via,
+    {"_via_settings": {}, "_via_img_metadata": {"old.png8": old, "new.png9": new}},
+    hint="the project belongs to the caller: leave it as it is",
+)
 images = {
-    "b.png70": {"filename": "b.png", "size": 70, "regions": rows[:4]},
+    "b.png70": {"filename": "b.png", "size": 70, "regions": rectangles(range(4))},
     "empty.png5": {"filename": "empty.png", "size": 5, "regions": []},
-    "a.jpg-1": {"filename": "a.jpg", "size": -1, "regions": rows[4:]},
+    "a.jpg-1": {"filename": "a.jpg", "size": -1, "regions": rectangles(range(4, 11))},
 }
 expected = {
-    name: (
-        torch.tensor([[i, 2 * i + 0.5, 2 * i + 3, 40.5 - i] for i in numbers]).reshape(-1, 4),
-        [str(i % 3) for i in numbers],
-    )
-    for name, numbers in (("b.png", range(4)), ("empty.png", ()), ("a.jpg", range(4, 11)))
+    "b.png": their_boxes(range(4)),
+    "empty.png": their_boxes([]),
+    "a.jpg": their_boxes(range(4, 11)),
 }
 same(
     parse_via(images),
     expected,
     "three images, one of them without regions; the classes are called '0', '1', '2'",
 )
-one_dict = {"many.png1": {"filename": "many.png", "regions": {str(i): row for i, row in enumerate(rows)}}}
+eleven = {str(i): row for i, row in enumerate(rectangles(range(11)))}
 same(
-    parse_via(one_dict),
-    {
-        "many.png": (
-            [[i, 2 * i + 0.5, 2 * i + 3, 40.5 - i] for i in range(11)],
-            [str(i % 3) for i in range(11)],
-        )
-    },
+    parse_via({"many.png1": {"filename": "many.png", "regions": eleven}}),
+    {"many.png": their_boxes(range(11))},
     "VIA 1 with eleven regions, in the order of the file",
 )
-gap = {"gap.png1": {"filename": "gap.png", "regions": {"0": rows[0], "2": rows[2]}}}
+gap = {"0": rectangles([0])[0], "2": rectangles([2])[0]}
 same(
-    parse_via(gap),
-    {"gap.png": ([[0, 0.5, 3, 40.5], [2, 4.5, 7, 38.5]], ["0", "2"])},
+    parse_via({"gap.png1": {"filename": "gap.png", "regions": gap}}),
+    {"gap.png": their_boxes([0, 2])},
     "VIA 1 after region '1' was deleted",
 )
 bare = {"_via_img_metadata": {"x.png9": {"filename": "x.png", "regions": {}}}}
-same(
-    parse_via(bare),
-    {"x.png": (torch.zeros(0, 4), [])},
-    "VIA 1, a project, an image without regions",
-)
+same(parse_via(bare), {"x.png": their_boxes([])}, "VIA 1, a project, an image without regions")
 same(parse_via({}), {}, "an export without images")
-untouched(
-    parse_via, {"_via_img_metadata": images}, hint="the project belongs to the caller: leave it as it is"
+words = [
+    region("Soda can", "rect", x=1.25, y=2, width=7.3, height=3),
+    region("stop_sign", "rect", x=700, y=500, width=60, height=90),
+]
+same(
+    parse_via({"the.second.day.jpg3": {"filename": "the.second.day.jpg", "regions": words}}),
+    {
+        "the.second.day.jpg": (
+            torch.tensor([[1.25, 2, 8.55, 5], [700, 500, 760, 590]]),
+            ["Soda can", "stop_sign"],
+        )
+    },
+    "names, of files and of classes, are as they are written; numbers are not rounded",
 )
 ### END HIDDEN TESTS
 
@@ -916,15 +1013,31 @@ same(parse_via({"park.png1": park}), boxes_of_park, "a circle and a triangle: th
 ### BEGIN HIDDEN TESTS
 shapes = [
     {"name": "rect", "x": 1.5, "y": 2, "width": 7, "height": 3},
-    {"name": "polygon", "all_points_x": [5, 3, 9, 7, 4, 5], "all_points_y": [14, 12, 20, 30, 11, 14]},
+    {
+        "name": "polygon",
+        "all_points_x": [5, 3, 9, 7, 4, 5],
+        "all_points_y": [14, 12, 20, 30, 11, 14],
+    },
     {"name": "circle", "cx": 4, "cy": 90.5, "r": 6.5},
     {"name": "rect", "x": 60, "y": 70, "width": 2, "height": 9},
+    {"name": "polygon", "all_points_x": [1.5, 8.25, 6], "all_points_y": [40.75, 3, 20.5]},
 ]
-names = ["cat", "dog", "cat", "bird"]
-zoo = [{"shape_attributes": shape, "region_attributes": {"tier": name}} for shape, name in zip(shapes, names)]
-boxes = torch.tensor([[1.5, 2, 8.5, 5], [3, 11, 9, 30], [-2.5, 84, 10.5, 97], [60, 70, 62, 79]])
+names = ["cat", "dog", "cat", "bird", "ant"]
+zoo = [
+    {"shape_attributes": shape, "region_attributes": {"tier": name}}
+    for shape, name in zip(shapes, names)
+]
+boxes = torch.tensor(
+    [
+        [1.5, 2, 8.5, 5],
+        [3, 11, 9, 30],
+        [-2.5, 84, 10.5, 97],
+        [60, 70, 62, 79],
+        [1.5, 3, 8.25, 40.75],
+    ]
+)
 images = {"zoo.jpg3": {"filename": "zoo.jpg", "regions": zoo}}
-same(parse_via(images), {"zoo.jpg": (boxes, names)}, "four regions of three shapes")
+same(parse_via(images), {"zoo.jpg": (boxes, names)}, "five regions of three shapes")
 ### END HIDDEN TESTS
 
 # %% check="parse_via" part="errors" points=1
@@ -938,6 +1051,9 @@ ship = {**nameless, "region_attributes": {"class": "ship"}}
 harbour = {"filename": "harbour.png", "regions": {"0": ship, "1": unset}}
 both = {"lake.png1": {**lake, "regions": []}, "harbour.png2": harbour}
 raises(ValueError, "harbour.png", parse_via, both, hint="the second of two regions has an empty class")
+harbour = {"filename": "harbour.png", "regions": {"0": ship, "1": nameless}}
+both = {"lake.png1": {**lake, "regions": []}, "harbour.png2": harbour}
+raises(ValueError, "harbour.png", parse_via, both, hint="the second region of the second image lacks one")
 ### END HIDDEN TESTS
 
 # %% [markdown]

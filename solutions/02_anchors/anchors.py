@@ -150,7 +150,7 @@ def tile_anchors(columns, rows, image_size):
 # %% check="tile_anchors" points=2
 same(
     tile_anchors(2, 1, (640, 480)),
-    [[0, 0, 320, 480], [320, 0, 640, 480]],
+    torch.tensor([[0.0, 0, 320, 480], [320, 0, 640, 480]]),
     "2 columns and 1 row: the left half, then the right half",
 )
 same(
@@ -200,6 +200,12 @@ same(
     "cells that are no whole number of pixels wide",
 )
 same(tile_anchors(7, 5, (33, 100)), cells_one_by_one(7, 5, 33, 100), "an image that is higher than wide")
+same(
+    tile_anchors(2, 3, (60, 90)),
+    cells_one_by_one(2, 3, 60, 90),
+    "more rows than columns: still row by row",
+)
+same(tile_anchors(3, 2, (900, 700)), cells_one_by_one(3, 2, 900, 700), "an image of 900 x 700")
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -234,8 +240,8 @@ GRIDS = [(40, 30), (20, 15), (10, 8), (5, 4), (3, 2), (2, 1)]
 counts = [len(tile_anchors(columns, rows, (WIDTH, HEIGHT))) for columns, rows in GRIDS]
 with plot.figure(
     "A scene under six grids, from 40 by 30 small cells to 2 by 1 halves.",
-    width=9,
-    height=5,
+    width=8,
+    height=4.4,
     rows=2,
     columns=3,
 ) as axes:
@@ -384,6 +390,9 @@ same(
 
 
 ### BEGIN HIDDEN TESTS
+untouched(anchor_shapes, (0.1, 0.2), [2, 1, 0.5, 3], (600, 400))
+
+
 def shapes_one_by_one(s_x, s_y, ratios, width, height):
     return torch.tensor([[width * s_x * math.sqrt(a), height * s_y / math.sqrt(a)] for a in ratios])
 
@@ -492,6 +501,11 @@ same(
     linear_scales(6), torch.tensor([0.2, 0.34, 0.48, 0.62, 0.76, 0.9]), "six levels from 0.2 to 0.9, float32"
 )
 same(linear_scales(2), [0.2, 0.9], "two levels are the two ends")
+same(
+    linear_scales(levels=3, largest=0.5, smallest=0.1),
+    [0.1, 0.3, 0.5],
+    "three levels, every argument by its name",
+)
 same(linear_scales(1, 0.35, 0.8), [0.35], "one level, another smallest")
 same(linear_scales(4, 0.1, 0.4), [0.1, 0.2, 0.3, 0.4], "four levels from 0.1 to 0.4")
 same(linear_scales(8, 0.05, 0.95), [0.05 + 0.9 * k / 7 for k in range(8)], "eight levels from 0.05 to 0.95")
@@ -620,6 +634,9 @@ same(
 
 
 ### BEGIN HIDDEN TESTS
+untouched(ssd_anchors, [(2, 1), (1, 1)], [(0.1, 0.2), (0.3, 0.4)], [2, 1, 0.5], (100, 50))
+
+
 def anchors_one_by_one(grids, scales, ratios, width, height):
     boxes = []
     for level in range(len(grids)):
@@ -675,6 +692,11 @@ same(
     [[-15, 2.5, 25, 7.5], [-5, 0, 15, 10], [-5, 2.5, 35, 7.5], [5, 0, 25, 10]],
     "anchors larger than the image, and beyond its border",
 )
+same(
+    ssd_anchors([(1, 1)], [(1, 1)], [1], (20, 10)),
+    [[0, 0, 20, 10], [0, 0, 20, 10]],
+    "scale 1 on the last level: the extra anchor equals that of ratio 1, and both are there",
+)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -695,8 +717,8 @@ first = 0
 with plot.figure(
     "The six anchors of one cell on each of the six levels, over a scene: from specks of 16 pixels to boxes"
     " larger than the image.",
-    width=9,
-    height=5.2,
+    width=8,
+    height=4.7,
     rows=2,
     columns=3,
 ) as axes:
