@@ -469,12 +469,12 @@ def plain(logits, deltas, anchors, image_size, score_threshold, iou_threshold, t
     return results
 
 
-generator = torch.Generator().manual_seed(0)
-corners = torch.rand(60, 2, generator=generator, dtype=torch.float64) * torch.tensor([90.0, 40])
-sides = 10 + 30 * torch.rand(60, 2, generator=generator, dtype=torch.float64)
+dice = torch.Generator().manual_seed(0)
+corners = torch.rand(60, 2, generator=dice, dtype=torch.float64) * torch.tensor([90.0, 40])
+sides = 10 + 30 * torch.rand(60, 2, generator=dice, dtype=torch.float64)
 many = torch.cat([corners, corners + sides], 1)
-wild = torch.randn(2, 60, 4, generator=generator, dtype=torch.float64)
-scores = 2 * torch.randn(2, 60, 4, generator=generator, dtype=torch.float64)
+wild = torch.randn(2, 60, 4, generator=dice, dtype=torch.float64)
+scores = 2 * torch.randn(2, 60, 4, generator=dice, dtype=torch.float64)
 small = (scores.float(), wild.float(), many.float())
 same(ssd_predict(*small, (97, 61), 0.2, 0.4, 200), plain(*small, (97, 61), 0.2, 0.4, 200),
      "60 random anchors, two images, three classes, float32")  # fmt: skip
@@ -598,7 +598,7 @@ def batch_targets(anchors, targets):
 # %%
 every_label = batch_targets(every_anchor.to(test.device), test.targets)[0].cpu()
 alt = "Four scenes with true boxes and the anchors that match: several for large shapes, one for small ones"
-with plot.figure(alt, columns=4, width=10, height=2.7) as axes:
+with plot.figure(alt, columns=4, width=9, height=2.4) as axes:
     for i, ax in enumerate(axes):
         plot.show_boxes(every_anchor[every_label[i] > 0], "positive", image=test.images[i], ax=ax)
         plot.show_boxes(test.targets[i]["boxes"], "truth", ax=ax)
@@ -662,7 +662,7 @@ images, targets = next(test.batches(4))
 with torch.no_grad():
     found = model.detect(images)
 alt = "Four scenes with true and detected boxes; most shapes have both, some only the true one"
-with plot.figure(alt, width=10, height=2.7) as ax:
+with plot.figure(alt, width=8.5, height=2.3) as ax:
     plot.pictures(images, targets, 4, predictions=better_than(found, 0.4), classes=test.classes, ax=ax)
 
 # %% [markdown]
