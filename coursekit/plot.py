@@ -108,11 +108,14 @@ def show_with_text(canvas, alt):
     """Shows a matplotlib figure as a PNG output with its description below it, and closes it."""
     import matplotlib.pyplot as plt
     from IPython.display import display
+    from PIL import Image
 
-    picture = io.BytesIO()
-    # without the version of matplotlib in it, the same figure is the same file after an update
-    canvas.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
+    drawn, picture = io.BytesIO(), io.BytesIO()
+    canvas.savefig(drawn, format="png", dpi=DPI)
     plt.close(canvas)
+    # 256 colours: a quarter of the size where there is noise. Maximum coverage, so that a small object keeps its colour
+    few = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(picture, "PNG", optimize=True)
     display(
         {"image/png": picture.getvalue(), "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True
     )
