@@ -113,8 +113,10 @@ def show_with_text(canvas, alt):
     drawn, picture = io.BytesIO(), io.BytesIO()
     canvas.savefig(drawn, format="png", dpi=DPI)
     plt.close(canvas)
-    # 256 colours: a quarter of the size where there is noise. Maximum coverage, so that a small object keeps its colour
-    few = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    # 256 colours: a quarter of the size where there is noise. Maximum coverage, so that a small object keeps its
+    # colour, then one round of k-means, so that a large plain surface keeps its own exactly
+    method = Image.Quantize.MAXCOVERAGE
+    few = Image.open(drawn).convert("RGB").quantize(256, method, kmeans=1, dither=Image.Dither.NONE)
     few.save(picture, "PNG", optimize=True)
     display(
         {"image/png": picture.getvalue(), "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True
