@@ -45,6 +45,18 @@ MISTAKES = {
             ),
         ),
         Mistake(
+            "beta is sigma",
+            "this is the library's smooth L1 with beta = sigma: its parabola gets wider with sigma, ours"
+            " narrower",
+            edits=(("size = (prediction", "sigma = sigma**-0.5\n    size = (prediction"),),
+        ),
+        Mistake(
+            "beta is sigma squared",
+            "this is the library's smooth L1 with beta = sigma^2: its parabola gets wider with sigma, ours"
+            " narrower",
+            edits=(("size = (prediction", "sigma = 1 / sigma\n    size = (prediction"),),
+        ),
+        Mistake(
             "L1",
             "this is L1, the plain absolute difference: near 0 there should be a parabola",
             edits=(("return torch.where(", "return size\n    return torch.where("),),
@@ -235,6 +247,17 @@ MISTAKES = {
             edits=(("wanted = ratio *", "wanted = 3 *"),),
         ),
         Mistake(
+            "three at least",
+            "every image keeps three negatives at least: the minimum is for images without positives, and it"
+            " is `ratio`",
+            edits=(
+                (
+                    "ratio * positive.sum(dim=1, keepdim=True).clamp(min=1)",
+                    "(ratio * positive.sum(dim=1, keepdim=True)).clamp(min=3)",
+                ),
+            ),
+        ),
+        Mistake(
             "three an image",
             "every image keeps `ratio` negatives, however many positives it has",
             edits=(("ratio * positive.sum(dim=1, keepdim=True).clamp(min=1)", "ratio"),),
@@ -273,6 +296,11 @@ MISTAKES = {
             "positives in the result",
             "the positives are true in the result too; it should hold the negatives only",
             edits=(("return (rank < wanted) & ~positive", "return (rank < wanted) | positive"),),
+        ),
+        Mistake(
+            "all negatives",
+            "every negative is marked: only the hardest ones should be, `ratio` for each positive",
+            edits=(("return (rank < wanted) & ~positive", "return ~positive"),),
         ),
         Mistake(
             "indices",
@@ -334,6 +362,12 @@ MISTAKES = {
             edits=(("positive.sum().clamp(min=1)", "positive.sum()"),),
         ),
         Mistake(
+            "the mean of no rows",
+            "a batch without positives gives NaN for the localisation: the mean of no rows is 0 / 0; sum, and"
+            " divide by 1 at least",
+            edits=((".sum() / count\n    return", ".sum(dim=1).mean()\n    return"),),
+        ),
+        Mistake(
             "constant without positives",
             "a batch without positives gives plain zeros: its hard negatives still count, and the gradient"
             " must flow",
@@ -366,6 +400,33 @@ MISTAKES = {
             "the localisation loss is cut off from the deltas: compute with them as they came, without"
             " .detach() or .item()",
             edits=(("smooth_l1_loss(deltas[positive]", "smooth_l1_loss(deltas.detach()[positive]"),),
+        ),
+        Mistake(
+            "no gradient",
+            "both losses are cut off from what they were computed from, so nothing can be learnt: no"
+            " .detach() and no torch.no_grad() here",
+            edits=(
+                (
+                    "return classification, localisation",
+                    "return classification.detach(), localisation.detach()",
+                ),
+            ),
+        ),
+        Mistake(
+            "plain numbers in new tensors",
+            "both losses are new tensors, made of plain numbers: no gradient flows through .item() or"
+            " float()",
+            edits=(
+                (
+                    "return classification, localisation",
+                    "return torch.tensor(classification.item()), torch.tensor(localisation.item())",
+                ),
+            ),
+        ),
+        Mistake(
+            "label -1 given to the cross entropy",
+            "an anchor of label -1 fails here: the cross entropy has to be told which label to ignore",
+            edits=((", ignore_index=-1", ""),),
         ),
         Mistake(
             "images without positives left out",

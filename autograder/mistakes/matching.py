@@ -22,6 +22,18 @@ BY_HALVES = """def decode_boxes(deltas, anchors, stds=(0.1, 0.1, 0.2, 0.2)):
 """
 MATCHED = "    matches = match_anchors(box_iou(boxes, anchors), threshold)  # [A]\n"
 CLASSES = "    classes[positive] = labels[matches[positive]].to(torch.int64)\n"
+OWN_MATCHING = """    iou = box_iou(boxes, anchors)
+    matches = torch.full((len(anchors),), -1)
+    if iou.numel():
+        best, nearest = iou.max(dim=0)
+{steps}"""
+SECOND_CHANCE = "        matches = torch.where(best > threshold, nearest, matches)\n"
+FIRST_CHANCE = """        free = torch.ones(len(anchors))
+        for index, row in enumerate(iou):
+            anchor = (row * free).argmax()
+            if row[anchor] > 0 and free[anchor]:
+                matches[anchor], free[anchor] = index, 0
+"""
 DELTAS = "    deltas[positive] = encode_boxes(boxes[matches[positive]], anchors[positive])\n"
 
 MISTAKES = {
@@ -154,6 +166,15 @@ MISTAKES = {
             edits=(("if overlap[best] > 0:", "if True:"),),
         ),
         Mistake(
+            "an IoU of 0 forces a free anchor",
+            "an object that overlaps no free anchor forced one all the same: look at the IoU before you "
+            "force",
+            edits=(
+                ("overlap = torch.where(free, iou[index], 0)", "overlap = iou[index].masked_fill(~free, -1)"),
+                ("if overlap[best] > 0:", "if overlap[best] >= 0:"),
+            ),
+        ),
+        Mistake(
             "0 for background",
             "anchors without an object have 0 here, which is the first object: background is -1",
             edits=(("torch.full((anchors,), -1,", "torch.full((anchors,), 0,"),),
@@ -188,6 +209,32 @@ MISTAKES = {
             "the largest of each row was taken where the largest of each column is needed: one answer for "
             "each anchor",
             edits=(("iou.max(dim=0)", "iou.max(dim=1)"),),
+        ),
+        Mistake(
+            "the best of the wrong axis, by a mask",
+            "the largest of each row was taken where the largest of each column is needed: one answer for "
+            "each anchor",
+            edits=(
+                ("iou.max(dim=0)", "iou.max(dim=1)"),
+                (
+                    SECOND,
+                    "    second = best_iou > threshold\n    matches[second] = best_object[second]\n",
+                ),
+            ),
+        ),
+        Mistake(
+            "one answer for each object",
+            "this is the best anchor of each object: the question is which object each anchor answers for, "
+            "so there is one answer for each column",
+            code="def match_anchors(iou, threshold=0.5):\n"
+            "    best_iou, best_anchor = iou.max(dim=1)\n"
+            "    return torch.where(best_iou > threshold, best_anchor, -1)\n",
+        ),
+        Mistake(
+            "no answer from an empty table",
+            "a table without rows or without columns fails here: max has nothing to choose from, and every "
+            "anchor is background",
+            edits=(("    if objects == 0 or anchors == 0:\n        return matches\n", ""),),
         ),
         Mistake(
             "no objects, no answer",
@@ -394,7 +441,7 @@ MISTAKES = {
         ),
         Mistake(
             "plus 1",
-            "sizes are one pixel too large: in this course a box from 40 to 80 is 40 wide",
+            "sizes are one pixel too large: in this course a box from 30 to 70 is 40 wide",
             edits=(
                 (
                     "xyxy_to_cxcywh(anchors)  # [A, 4]\n",
@@ -589,7 +636,7 @@ MISTAKES = {
         ),
         Mistake(
             "plus 1",
-            "the anchor's sizes were taken one pixel too large: from 40 to 80 it is 40 wide",
+            "the anchor's sizes were taken one pixel too large: from 30 to 70 it is 40 wide",
             edits=(
                 (
                     "xyxy_to_cxcywh(anchors)  # [A, 4]",
@@ -645,6 +692,16 @@ MISTAKES = {
             edits=(
                 (
                     DELTAS,
+                    "    if len(boxes):\n        deltas = encode_boxes(boxes[matches], anchors)\n",
+                ),
+            ),
+        ),
+        Mistake(
+            "deltas of background, to the first object",
+            "background rows have deltas to some object: they are to be 0",
+            edits=(
+                (
+                    DELTAS,
                     "    if len(boxes):\n        deltas = encode_boxes(boxes[matches.clamp(min=0)], anchors)\n",
                 ),
             ),
@@ -655,7 +712,7 @@ MISTAKES = {
             edits=(
                 (
                     DELTAS,
-                    "    if len(boxes):\n        deltas = encode_boxes(boxes[matches.clamp(min=0)], anchors) * positive[:, None]\n",
+                    "    if len(boxes):\n        deltas = encode_boxes(boxes[matches], anchors) * positive[:, None]\n",
                 ),
             ),
         ),
@@ -716,7 +773,25 @@ MISTAKES = {
         Mistake(
             "rows are anchors",
             "the table of IoUs has a row for each anchor here: match_anchors wants a row for each object",
+            edits=(
+                ("box_iou(boxes, anchors)", "box_iou(anchors, boxes)"),
+                ("torch.zeros_like(matches)", "torch.zeros(len(anchors), dtype=torch.int64)"),
+            ),
+        ),
+        Mistake(
+            "rows are anchors, and as many classes as columns",
+            "the table of IoUs has a row for each anchor here: match_anchors wants a row for each object",
             edits=(("box_iou(boxes, anchors)", "box_iou(anchors, boxes)"),),
+        ),
+        Mistake(
+            "object 0 left out",
+            "the anchors of the first object are background here: 0 is an object's index, -1 means none",
+            edits=(("positive = matches >= 0", "positive = matches > 0"),),
+        ),
+        Mistake(
+            "no second chance",
+            "only each object's best anchor is positive: the others above the threshold are to be positive too",
+            edits=(("box_iou(boxes, anchors), threshold)", "box_iou(boxes, anchors), 1.0)"),),
         ),
         Mistake(
             "forced on every level",
@@ -749,24 +824,56 @@ MISTAKES = {
             edits=(
                 (
                     MATCHED,
-                    "    iou = torch.cat((box_iou(boxes, anchors), torch.zeros(1, len(anchors))))\n"
-                    "    best, matches = iou.max(dim=0) if len(anchors) else (torch.zeros(0), torch.zeros(0, dtype=torch.int64))\n"
-                    "    matches[best <= threshold] = -1\n"
-                    "    for index, row in enumerate(iou):\n"
-                    "        if len(row) and row.max() > 0:\n"
-                    "            matches[row.argmax()] = index\n",
+                    OWN_MATCHING.format(
+                        steps=SECOND_CHANCE
+                        + "        for index, row in enumerate(iou):\n"
+                        + "            if row.max() > 0:\n"
+                        + "                matches[row.argmax()] = index\n"
+                    ),
+                ),
+            ),
+        ),
+        Mistake(
+            "no next best for a shared anchor",
+            "an object whose best anchor was taken got none: use your match_anchors",
+            edits=(
+                (
+                    MATCHED,
+                    OWN_MATCHING.format(steps=SECOND_CHANCE + FIRST_CHANCE.replace("(row * free)", "row")),
+                ),
+            ),
+        ),
+        Mistake(
+            "the threshold step overwrites forced anchors",
+            "a forced anchor went to the object it overlaps most: use your match_anchors",
+            edits=((MATCHED, OWN_MATCHING.format(steps=FIRST_CHANCE + SECOND_CHANCE)),),
+        ),
+        Mistake(
+            "the threshold itself is enough",
+            "an anchor whose IoU equals the threshold became positive: it needs more than that",
+            edits=(
+                (
+                    MATCHED,
+                    OWN_MATCHING.format(steps=SECOND_CHANCE.replace(">", ">=") + FIRST_CHANCE),
                 ),
             ),
         ),
         Mistake(
             "a class as a float",
             "classes are floating-point numbers: they are whole ones, int64",
-            edits=(("torch.zeros_like(matches)", "torch.zeros_like(matches, dtype=anchors.dtype)"),),
+            edits=(("return classes, deltas", "return classes.float(), deltas"),),
         ),
         Mistake(
             "no objects, no answer",
             "an image without objects fails here: it is an ordinary image, all background",
-            edits=((MATCHED, MATCHED + "    boxes[matches.max().clamp(min=0)]\n"),),
+            edits=(
+                (
+                    MATCHED,
+                    OWN_MATCHING.format(steps=SECOND_CHANCE + FIRST_CHANCE).replace(
+                        "if iou.numel()", "if True"
+                    ),
+                ),
+            ),
         ),
     ],
 }

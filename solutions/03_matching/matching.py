@@ -25,6 +25,7 @@ objects are `1..K`. In a tie the smaller index wins. An image without objects is
 """
 
 # %% setup=true tags=["nbval-ignore-output"]
+import dataclasses
 import math
 
 import torch
@@ -32,6 +33,7 @@ import torch
 from coursekit import plot
 from coursekit.checks import check, passed, raises, same, untouched
 from coursekit.data import scenes
+from coursekit.data.scenes import DIFFICULTIES
 from coursekit.earlier import earlier
 
 box_iou = earlier("box_iou")
@@ -50,7 +52,8 @@ matching; later yours will.
 # %%
 from torchvision.models.detection._utils import SSDMatcher
 
-data = scenes("train", 600, device="cpu")
+clear = dataclasses.replace(DIFFICULTIES["medium"], noise=0.0)  # pictures without noise are small files
+data = scenes("train", 600, difficulty=clear, device="cpu")
 GRIDS = [(16, 16), (8, 8), (4, 4), (2, 2)]  # columns and rows: four levels, from fine to coarse
 SCALES = [(s, s) for s in (0.15, 0.3, 0.45, 0.6)]
 anchors = ssd_anchors(GRIDS, SCALES, [1, 2, 1 / 2], (128, 128))
@@ -202,13 +205,29 @@ def match_anchors(iou, threshold=0.5):
 
 # %% check="match_anchors" points=2
 iou = torch.tensor([[0.05, 0.60, 0.78, 0.00, 0.00], [0.00, 0.00, 0.00, 0.38, 0.12]])
-same(match_anchors(iou), [-1, 0, 0, 1, -1], "the table above: 2 and 3 are forced, 1 has a second chance")
+same(
+    match_anchors(iou),
+    [-1, 0, 0, 1, -1],
+    "the table above: 2 and 3 are forced, 1 has a second chance",
+)
 untouched(match_anchors, torch.tensor([[0.5, 0.75, 0.125], [0.25, 0.625, 0.75]]))
-same(match_anchors(torch.tensor([[0.25, 0.0]])), torch.tensor([0, -1]), "indices are whole numbers, int64")
+same(
+    match_anchors(torch.tensor([[0.25, 0.0]])),
+    torch.tensor([0, -1]),
+    "indices are whole numbers, int64",
+)
 at_threshold = torch.tensor([[0.5, 0.75, 0.625]])
-same(match_anchors(at_threshold), [-1, 0, 0], "an IoU of exactly 0.5 is not more than 0.5")
+same(
+    match_anchors(at_threshold),
+    [-1, 0, 0],
+    "an IoU of exactly 0.5 is not more than 0.5",
+)
 lower = torch.tensor([[0.125, 0.375, 0.25, 0.3125]])
-same(match_anchors(lower, 0.25), [-1, 0, -1, 0], "the threshold is an argument, here 0.25")
+same(
+    match_anchors(lower, 0.25),
+    [-1, 0, -1, 0],
+    "the threshold is an argument, here 0.25",
+)
 between = torch.tensor([[0.875, 0.5625, 0.0], [0.0, 0.75, 0.8125]])
 same(
     match_anchors(between),
@@ -216,26 +235,71 @@ same(
     "anchor 1 is above the threshold with both objects: it takes the one it overlaps more",
 )
 alone = torch.tensor([[0.0, 0.0, 0.0], [0.25, 0.0, 0.125]])
-same(match_anchors(alone), [1, -1, -1], "object 0 overlaps no anchor, so it forces none")
-same(match_anchors(torch.zeros(0, 3)), [-1, -1, -1], "an image without objects: every anchor is background")
+same(
+    match_anchors(alone), [1, -1, -1], "object 0 overlaps no anchor, so it forces none"
+)
+same(
+    match_anchors(torch.zeros(0, 3)),
+    [-1, -1, -1],
+    "an image without objects: every anchor is background",
+)
 ### BEGIN HIDDEN TESTS
-same(match_anchors(torch.zeros(4, 0)), torch.zeros(0, dtype=torch.int64), "no anchors: an empty answer")
-same(match_anchors(torch.zeros(0, 0)), torch.zeros(0, dtype=torch.int64), "no anchors and no objects")
-same(match_anchors(torch.zeros(2, 3)), [-1, -1, -1], "no object overlaps any anchor: none is forced")
+same(match_anchors(torch.tensor([[0.7]])), [0], "one object, one anchor: shape [1]")
+barely = torch.tensor([[0, 0.0005]])
+same(match_anchors(barely), [-1, 0], "any IoU above 0 is enough for the first chance")
+same(
+    match_anchors(torch.zeros(4, 0)),
+    torch.zeros(0, dtype=torch.int64),
+    "no anchors: an empty answer",
+)
+same(
+    match_anchors(torch.zeros(0, 0)),
+    torch.zeros(0, dtype=torch.int64),
+    "no anchors and no objects",
+)
+same(
+    match_anchors(torch.zeros(2, 3)),
+    [-1, -1, -1],
+    "no object overlaps any anchor: none is forced",
+)
 twins = torch.tensor([[0.25, 0.75, 0.75, 0.0]])
 same(match_anchors(twins, 0.75), [-1, 0, -1, -1], "of two equal best anchors the first")
 nearly = torch.tensor([[0.4, 0.4000001, 0.1]])
-same(match_anchors(nearly), [-1, 0, -1], "anchor 1 is better than anchor 0 by very little; that is no tie")
+same(
+    match_anchors(nearly),
+    [-1, 0, -1],
+    "anchor 1 is better than anchor 0 by very little; that is no tie",
+)
+nearer = torch.tensor([[0.4, 0.4 + 1e-10]], dtype=torch.float64)
+same(
+    match_anchors(nearer), [-1, 0], "in float64 a difference of 1e-10 is no tie either"
+)
+perfect = torch.tensor([[1.0, 1.0, 0.5]])
+same(match_anchors(perfect, 1.0), [0, -1, -1], "a threshold of 1: no IoU is above it")
 high = torch.tensor([[0.5625, 0.625, 0.875, 0.9375, 0.75]])
 same(match_anchors(high, 0.75), [-1, -1, 0, 0, -1], "a threshold of 0.75")
 generator = torch.Generator().manual_seed(3)
-near = torch.rand(6, 1, 9, generator=generator).clamp(min=0.01)  # 9 anchors near each object
+near = torch.rand(6, 1, 9, generator=generator).clamp(min=0.01)  # [6, 1, 9]
 apart = torch.block_diag(*near)
 rows = torch.arange(54) // 9
-expected = torch.where((apart.amax(0) > 0.5) | (apart.amax(0) == apart.amax(1)[rows]), rows, -1)
-same(match_anchors(apart), expected, "6 objects far from each other, 54 anchors, float32")
-same(match_anchors(apart.double()), expected, "6 objects far from each other, 54 anchors, float64")
-same(match_anchors(apart.T.contiguous().T), expected, "the same table, laid out in memory column by column")
+expected = torch.where(
+    (apart.amax(0) > 0.5) | (apart.amax(0) == apart.amax(1)[rows]), rows, -1
+)
+own = 0.25 * torch.eye(12)
+same(match_anchors(own), list(range(12)), "12 objects, each with an anchor of its own")
+same(
+    match_anchors(apart), expected, "6 objects far from each other, 54 anchors, float32"
+)
+same(
+    match_anchors(apart.double()),
+    expected,
+    "6 objects far from each other, 54 anchors, float64",
+)
+same(
+    match_anchors(apart.T.contiguous().T),
+    expected,
+    "the same table, laid out in memory column by column",
+)
 ### END HIDDEN TESTS
 
 # %% check="match_anchors" part="contested" points=2
@@ -267,13 +331,21 @@ def plain_matching(iou, threshold):
     return torch.tensor(answer, dtype=torch.int64)
 
 
-three = torch.tensor([[0.25, 0.125, 0.375, 0.0625], [0.25, 0.3125, 0.4375, 0.125], [0.125, 0.375, 0.5, 0.25]])
+three = torch.tensor(
+    [
+        [0.25, 0.125, 0.375, 0.0625],
+        [0.25, 0.3125, 0.4375, 0.125],
+        [0.125, 0.375, 0.5, 0.25],
+    ]
+)
 same(
     match_anchors(three),
     [-1, 1, 0, 2],
     "three objects like anchor 2 best: each takes the best free one, in order",
 )
-chain = torch.tensor([[0.375, 0.0, 0.0, 0.0], [0.5, 0.25, 0.0, 0.125], [0.0, 0.4375, 0.0, 0.0625]])
+chain = torch.tensor(
+    [[0.375, 0.0, 0.0, 0.0], [0.5, 0.25, 0.0, 0.125], [0.0, 0.4375, 0.0, 0.0625]]
+)
 same(
     match_anchors(chain),
     [0, 1, -1, 2],
@@ -281,29 +353,65 @@ same(
 )
 crowd = torch.tensor([[0.5, 0.25], [0.75, 0.125], [0.875, 0.375]])
 same(
-    match_anchors(crowd), [0, 1], "three objects, two anchors: the third finds none free, and takes none away"
+    match_anchors(crowd),
+    [0, 1],
+    "three objects, two anchors: the third finds none free, and takes none away",
+)
+used_up = torch.tensor([[0.75, 0.0], [0.625, 0.0]])
+same(
+    match_anchors(used_up),
+    [0, -1],
+    "object 1 does not touch the only free anchor, so it forces none",
+)
+same(
+    match_anchors(used_up.flip(1)),
+    [-1, 0],
+    "the same, and the anchor that is not touched comes first",
 )
 two_alike = torch.tensor([[0.75, 0.875, 0.0, 0.125], [0.75, 0.0, 0.875, 0.125]])
 same(
-    match_anchors(two_alike), [0, 0, 1, -1], "anchor 0 overlaps both objects alike: it answers for the first"
+    match_anchors(two_alike),
+    [0, 0, 1, -1],
+    "anchor 0 overlaps both objects alike: it answers for the first",
 )
 equal_next = torch.tensor([[0.125, 0.625, 0.0, 0.0], [0.0625, 0.5, 0.25, 0.25]])
-same(match_anchors(equal_next), [-1, 0, 1, -1], "object 1 finds its best one taken, and two equal next ones")
+same(
+    match_anchors(equal_next),
+    [-1, 0, 1, -1],
+    "object 1 finds its best one taken, and two equal next ones",
+)
 above = torch.tensor([[0.875, 0.0, 0.75], [0.9375, 0.8125, 0.0]])
-same(match_anchors(above), [0, 1, 0], "all above the threshold, and still in the order of the objects")
+same(
+    match_anchors(above),
+    [0, 1, 0],
+    "all above the threshold, and still in the order of the objects",
+)
 gap = torch.tensor([[0.25, 0.0, 0.125], [0.0, 0.0, 0.0], [0.375, 0.0625, 0.0]])
-same(match_anchors(gap), [0, 2, -1], "object 1 overlaps nothing; objects 0 and 2 are served around it")
+same(
+    match_anchors(gap),
+    [0, 2, -1],
+    "object 1 overlaps nothing; objects 0 and 2 are served around it",
+)
 generator = torch.Generator().manual_seed(5)
 few = torch.rand(5, 13, generator=generator).clamp(min=0.01)
-same(match_anchors(few), plain_matching(few, 0.5), "5 objects, 13 anchors, all of them overlapping, float32")
+expected = plain_matching(few, 0.5)
+same(
+    match_anchors(few),
+    expected,
+    "5 objects, 13 anchors, all of them overlapping, float32",
+)
 more = torch.rand(9, 7, generator=generator).clamp(min=0.01).double()
-same(match_anchors(more), plain_matching(more, 0.5), "9 objects, 7 anchors, float64")
+expected = plain_matching(more, 0.5)
+same(match_anchors(more), expected, "9 objects, 7 anchors, float64")
 many = torch.rand(6, 300, generator=generator).clamp(min=0.01) ** 4
-same(match_anchors(many, 0.375), plain_matching(many, 0.375), "6 objects, 300 anchors, threshold 0.375")
+expected = plain_matching(many, 0.375)
+same(match_anchors(many, 0.375), expected, "6 objects, 300 anchors, threshold 0.375")
 weak = torch.rand(8, 40, generator=generator).clamp(min=0.01) * 0.4
-same(match_anchors(weak), plain_matching(weak, 0.5), "8 objects that no anchor covers well: 8 positives")
+expected = plain_matching(weak, 0.5)
+same(match_anchors(weak), expected, "8 objects that no anchor covers well: 8 positives")
 coarse = (torch.rand(7, 30, generator=generator) * 4).floor() / 4 + 0.125
-same(match_anchors(coarse), plain_matching(coarse, 0.5), "7 objects, 30 anchors, and ties everywhere")
+expected = plain_matching(coarse, 0.5)
+same(match_anchors(coarse), expected, "7 objects, 30 anchors, and ties everywhere")
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -455,19 +563,44 @@ same(corner_offsets(box, anchor), [[4, 12, -6, 1]], "both x first, then both y")
 same(corner_offsets(anchor, anchor), [[0, 0, 0, 0]], "a box that is its anchor")
 two = torch.tensor([[225.0, 60, 300, 210], [1, 2, 30, 40]])
 cells = torch.tensor([[0.0, 0, 320, 480], [1, 1, 31, 41]])
-same(corner_offsets(two, cells), [[225, -20, 60, -270], [0, -1, 1, -1]], "row i of both belongs together")
-untouched(corner_offsets, torch.tensor([[44.0, 14, 92, 61]]), torch.tensor([[40.0, 20, 80, 60]]))
+same(
+    corner_offsets(two, cells),
+    [[225, -20, 60, -270], [0, -1, 1, -1]],
+    "row i of both belongs together",
+)
+untouched(
+    corner_offsets,
+    torch.tensor([[44.0, 14, 92, 61]]),
+    torch.tensor([[40.0, 20, 80, 60]]),
+)
 ### BEGIN HIDDEN TESTS
+beyond = torch.tensor([[-12.0, -8, 26, 34]])
+before = torch.tensor([[-10.0, -10, 30, 30]])
+same(
+    corner_offsets(beyond, before),
+    [[-2, -4, 2, 4]],
+    "both begin left of and above the image",
+)
 generator = torch.Generator().manual_seed(7)
-boxes = torch.rand(9, 4, generator=generator) * torch.tensor([60.0, 40, 90, 70])
+boxes = torch.rand(40, 4, generator=generator) * torch.tensor([60.0, 40, 90, 70])
 boxes[:, 2:] += boxes[:, :2] + 1
-others = torch.rand(9, 4, generator=generator) * torch.tensor([70.0, 30, 50, 90])
+others = torch.rand(40, 4, generator=generator) * torch.tensor([70.0, 30, 50, 90])
 others[:, 2:] += others[:, :2] + 1
 expected = torch.stack([boxes[:, i] - others[:, i] for i in (0, 2, 1, 3)], dim=1)
-same(corner_offsets(boxes, others), expected, "9 random boxes and anchors, float32")
-exact = torch.stack([boxes.double()[:, i] - others.double()[:, i] for i in (0, 2, 1, 3)], dim=1)
-same(corner_offsets(boxes.double(), others.double()), exact, "9 random boxes and anchors, float64")
-same(corner_offsets(torch.zeros(0, 4), torch.zeros(0, 4)), torch.zeros(0, 4), "no anchors: shape [0, 4]")
+same(corner_offsets(boxes, others), expected, "40 random boxes and anchors, float32")
+exact = torch.stack(
+    [boxes.double()[:, i] - others.double()[:, i] for i in (0, 2, 1, 3)], dim=1
+)
+same(
+    corner_offsets(boxes.double(), others.double()),
+    exact,
+    "40 random boxes and anchors, float64",
+)
+same(
+    corner_offsets(torch.zeros(0, 4), torch.zeros(0, 4)),
+    torch.zeros(0, 4),
+    "no anchors: shape [0, 4]",
+)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -528,8 +661,8 @@ $$y_{gt} = \left(\frac{c_{bx} - c_{ax}}{w_a\,\sigma_x},\; \frac{c_{by} - c_{ay}}
 > **Erratum.** The slides name $\sigma_w$ and $\sigma_h$ but leave them out of the formula. The sizes are
 > divided by 0.2 too.
 
-On paper: the anchor `(40, 20, 80, 40)` has its centre at (60, 30) and is 40 × 20 pixels. The box
-`(24, 16, 104, 46)` has its centre at (64, 31) and is 80 × 30. The shifts are 4/40 = 0.1 and 1/20 = 0.05, the
+On paper: the anchor `(30, 15, 70, 35)` has its centre at (50, 25) and is 40 × 20 pixels. The box
+`(14, 11, 94, 41)` has its centre at (54, 26) and is 80 × 30. The shifts are 4/40 = 0.1 and 1/20 = 0.05, the
 logarithms log 2 = 0.6931 and log 1.5 = 0.4055. Divided by the deviations: **(1, 0.5, 3.4657, 2.0273)**.
 
 ### Exercise: `encode_boxes`
@@ -571,56 +704,77 @@ def encode_boxes(boxes, anchors, stds=(0.1, 0.1, 0.2, 0.2)):
 
 
 # %% check="encode_boxes" points=2
-anchor, box = torch.tensor([[40.0, 20, 80, 40]]), torch.tensor([[24.0, 16, 104, 46]])
+anchor, box = torch.tensor([[30.0, 15, 70, 35]]), torch.tensor([[14.0, 11, 94, 41]])
 same(
     encode_boxes(box, anchor),
     [[1, 0.5, 3.4657, 2.0273]],
     "the example above: 80 x 30 pixels seen from 40 x 20",
 )
-without = encode_boxes(box, anchor, (1, 1, 1, 1))
-same(without, [[0.1, 0.05, 0.6931, 0.4055]], "the same without deviations: 4/40, 1/20, log 2, log 1.5")
+untouched(
+    encode_boxes, torch.tensor([[14.0, 11, 94, 41]]), torch.tensor([[30.0, 15, 70, 35]])
+)
+same(
+    encode_boxes(box, anchor, (1, 1, 1, 1)),
+    [[0.1, 0.05, 0.6931, 0.4055]],
+    "the same without deviations: 4/40, 1/20, log 2, log 1.5",
+)
 same(encode_boxes(anchor, anchor), [[0, 0, 0, 0]], "a box that is its anchor")
-untouched(encode_boxes, torch.tensor([[24.0, 16, 104, 46]]), torch.tensor([[40.0, 20, 80, 40]]))
 ### BEGIN HIDDEN TESTS
 generator = torch.Generator().manual_seed(11)
-boxes = torch.rand(9, 4, generator=generator) * torch.tensor([60.0, 40, 90, 70])
+boxes = torch.rand(40, 4, generator=generator) * torch.tensor([60.0, 40, 90, 70])
 boxes[:, 2:] += boxes[:, :2] + 3
-others = torch.rand(9, 4, generator=generator) * torch.tensor([70.0, 30, 50, 90])
+others = torch.rand(40, 4, generator=generator) * torch.tensor([70.0, 30, 50, 90])
 others[:, 2:] += others[:, :2] + 3
 
 
 def plain_encoding(boxes, anchors, stds):
     """The formula, one anchor at a time, in Python's numbers."""
     rows = []
-    for (bx1, by1, bx2, by2), (ax1, ay1, ax2, ay2) in zip(boxes.tolist(), anchors.tolist()):
+    for (bx1, by1, bx2, by2), (ax1, ay1, ax2, ay2) in zip(
+        boxes.tolist(), anchors.tolist()
+    ):
         dx = ((bx1 + bx2) / 2 - (ax1 + ax2) / 2) / (ax2 - ax1)
         dy = ((by1 + by2) / 2 - (ay1 + ay2) / 2) / (ay2 - ay1)
-        dw, dh = math.log((bx2 - bx1) / (ax2 - ax1)), math.log((by2 - by1) / (ay2 - ay1))
+        dw = math.log((bx2 - bx1) / (ax2 - ax1))
+        dh = math.log((by2 - by1) / (ay2 - ay1))
         rows.append([d / std for d, std in zip((dx, dy, dw, dh), stds)])
     return torch.tensor(rows, dtype=boxes.dtype)
 
 
 usual, odd = (0.1, 0.1, 0.2, 0.2), (0.3, 0.5, 0.7, 0.9)
-same(encode_boxes(boxes, others), plain_encoding(boxes, others, usual), "9 random boxes and anchors, float32")
-tiny = plain_encoding(boxes / 128, others / 128, usual)
+expected = plain_encoding(boxes, others, usual)
+same(encode_boxes(boxes, others), expected, "40 random boxes and anchors, float32")
+expected = plain_encoding(boxes, others, odd)
 same(
-    encode_boxes(boxes / 128, others / 128),
-    tiny,
+    encode_boxes(boxes, others, odd),
+    expected,
+    "four different deviations, as an argument",
+)
+small, few = boxes / 128, others / 128
+expected = plain_encoding(small, few, usual)
+same(
+    encode_boxes(small, few),
+    expected,
     "boxes smaller than a pixel: coordinates in parts of the image",
 )
-shifted = plain_encoding(boxes - 75, others - 75, usual)
+left, above = boxes - 75, others - 75
+expected = plain_encoding(left, above, usual)
 same(
-    encode_boxes(boxes - 75, others - 75),
-    shifted,
+    encode_boxes(left, above),
+    expected,
     "anchors reach beyond the image, to negative coordinates",
     atol=1e-4,
 )
-double = plain_encoding(boxes.double(), others.double(), usual)
-same(encode_boxes(boxes.double(), others.double()), double, "9 random boxes and anchors, float64")
+exact, precise = boxes.double(), others.double()
+expected = plain_encoding(exact, precise, usual)
+same(encode_boxes(exact, precise), expected, "40 random boxes and anchors, float64")
+uneven = torch.tensor([[4.0, 4, 4.5, 5.25], [0, 0, 200, 100]])
+sizes = torch.tensor([[0.0, 0, 1000, 800], [10, 20, 14, 22]])
+expected = plain_encoding(uneven, sizes, usual)
 same(
-    encode_boxes(boxes, others, odd),
-    plain_encoding(boxes, others, odd),
-    "four different deviations, as an argument",
+    encode_boxes(uneven, sizes),
+    expected,
+    "a box far smaller than its anchor, and one far larger",
 )
 same(
     encode_boxes(torch.zeros(0, 4), torch.zeros(0, 4)),
@@ -628,9 +782,18 @@ same(
     "no anchors: an answer of shape [0, 4]",
 )
 far = torch.tensor([[1000.0, 2000, 1008, 2016]])
-moved, halved = far + torch.tensor([8.0, -4, 8, -4]), far + torch.tensor([2.0, 4, -2, -4])
-same(encode_boxes(far, moved), [[-10, 2.5, 0, 0]], "equal sizes, shifted by 8 of 8 and 4 of 16 pixels")
-same(encode_boxes(far, halved), [[0, 0, 3.4657, 3.4657]], "equal centres, twice as wide and high")
+moved = far + torch.tensor([8.0, -4, 8, -4])
+halved = far + torch.tensor([2.0, 4, -2, -4])
+same(
+    encode_boxes(far, moved),
+    [[-10, 2.5, 0, 0]],
+    "equal sizes, shifted by 8 of 8 and 4 of 16 pixels",
+)
+same(
+    encode_boxes(far, halved),
+    [[0, 0, 3.4657, 3.4657]],
+    "equal centres, twice as wide and high",
+)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -702,8 +865,8 @@ box but a source of `inf` and `NaN`. So $\sigma_w d_w$ and $\sigma_h d_h$ are cl
 $\log(1000/16) = 4.135$ before `exp`: a box is at most 62.5 times as wide as its anchor. (The number comes
 from images of 1,000 pixels and anchors of 16.) There is no clamp from below: a tiny box is finite.
 
-On paper: the anchor `(40, 20, 80, 40)` with the deltas (1, 0.5, 3.4657, 2.0273) gives back
-`(24, 16, 104, 46)`. With $d_w = 1000$ the width is 40 · 62.5 = 2500.
+On paper: the anchor `(30, 15, 70, 35)` with the deltas (1, 0.5, 3.4657, 2.0273) gives back
+`(14, 11, 94, 41)`. With $d_w = 1000$ the width is 40 · 62.5 = 2500.
 
 ### Exercise: `decode_boxes`
 
@@ -742,27 +905,36 @@ def decode_boxes(deltas, anchors, stds=(0.1, 0.1, 0.2, 0.2)):
 
 
 # %% check="decode_boxes" points=2
-anchor, delta = torch.tensor([[40.0, 20, 80, 40]]), torch.tensor([[1, 0.5, 3.4657, 2.0273]])
+anchor = torch.tensor([[30.0, 15, 70, 35]])
+delta = torch.tensor([[1, 0.5, 3.4657, 2.0273]])
 same(
     decode_boxes(delta, anchor),
-    [[24, 16, 104, 46]],
-    "the example above, backwards: centre (64, 31), 80 x 30 pixels",
+    [[14, 11, 94, 41]],
+    "the example above, backwards: centre (54, 26), 80 x 30 pixels",
 )
-plain = torch.tensor([[0.1, 0.05, 0.6931, 0.4055]])
+untouched(
+    decode_boxes, torch.tensor([[1.0, 2, 300, 4]]), torch.tensor([[30.0, 15, 70, 35]])
+)
 same(
-    decode_boxes(plain, anchor, (1, 1, 1, 1)),
-    [[24, 16, 104, 46]],
+    decode_boxes(torch.tensor([[0.1, 0.05, 0.693147, 0.405465]]), anchor, (1, 1, 1, 1)),
+    [[14, 11, 94, 41]],
     "the same box, from deltas without deviations",
 )
-same(decode_boxes(torch.zeros(1, 4), anchor), [[40, 20, 80, 40]], "zero deltas mean the anchor itself")
-huge = decode_boxes(torch.tensor([[0.0, 0, 1000, 0]]), anchor)
-same(huge, [[-1190, 20, 1310, 40]], "at most 62.5 times as wide: 2500 pixels")
-untouched(decode_boxes, torch.tensor([[1.0, 2, 3, 4]]), torch.tensor([[40.0, 20, 80, 40]]))
+same(
+    decode_boxes(torch.zeros(1, 4), anchor),
+    [[30, 15, 70, 35]],
+    "zero deltas mean the anchor itself",
+)
+same(
+    decode_boxes(torch.tensor([[0.0, 0, 1000, 0]]), anchor),
+    [[-1200, 15, 1300, 35]],
+    "at most 62.5 times as wide: 2500 pixels",
+)
 ### BEGIN HIDDEN TESTS
 generator = torch.Generator().manual_seed(13)
-others = torch.rand(9, 4, generator=generator) * torch.tensor([70.0, 30, 50, 90])
+others = torch.rand(40, 4, generator=generator) * torch.tensor([70.0, 30, 50, 90])
 others[:, 2:] += others[:, :2] + 3
-deltas = torch.randn(9, 4, generator=generator) * 3
+deltas = torch.randn(40, 4, generator=generator) * 3
 
 
 def plain_decoding(deltas, anchors, stds):
@@ -778,49 +950,85 @@ def plain_decoding(deltas, anchors, stds):
 
 
 usual, odd = (0.1, 0.1, 0.2, 0.2), (0.3, 0.5, 0.7, 0.9)
-single = plain_decoding(deltas, others, usual)
-same(decode_boxes(deltas, others), single, "9 random deltas and anchors, float32", atol=1e-3)
-double = plain_decoding(deltas.double(), others.double(), usual)
-same(decode_boxes(deltas.double(), others.double()), double, "9 random deltas and anchors, float64")
-other = plain_decoding(deltas, others, odd)
-same(decode_boxes(deltas, others, odd), other, "four different deviations as an argument", atol=1e-3)
+expected = plain_decoding(deltas, others, usual)
 same(
-    decode_boxes(torch.zeros(0, 4), torch.zeros(0, 4)), torch.zeros(0, 4), "no anchors: boxes of shape [0, 4]"
+    decode_boxes(deltas, others),
+    expected,
+    "40 random deltas and anchors, float32",
+    atol=1e-3,
+)
+expected = plain_decoding(deltas, others, odd)
+same(
+    decode_boxes(deltas, others, odd),
+    expected,
+    "four different deviations as an argument",
+    atol=1e-3,
+)
+exact, precise = deltas.double(), others.double()
+expected = plain_decoding(exact, precise, usual)
+same(decode_boxes(exact, precise), expected, "40 random deltas and anchors, float64")
+same(
+    decode_boxes(torch.zeros(0, 4), torch.zeros(0, 4)),
+    torch.zeros(0, 4),
+    "no anchors: boxes of shape [0, 4]",
+)
+before = torch.tensor([[-10.0, -10, 30, 20]])
+same(
+    decode_boxes(torch.tensor([[1.0, -1, 0, 0]]), before),
+    [[-6, -13, 34, 17]],
+    "the anchor begins left of and above the image",
 )
 small = torch.tensor([[0.0, 0, 16, 8]])
-wide = decode_boxes(torch.tensor([[0.0, 0, 20, 22]]), small)
 same(
-    wide, [[-428.7852, -246, 444.7852, 254]], "0.2 * 20 = 4 lies below log(1000 / 16) = 4.135, 0.2 * 22 above"
+    decode_boxes(torch.tensor([[0.0, 0, 20, 22]]), small),
+    [[-428.7852, -246, 444.7852, 254]],
+    "0.2 * 20 = 4 lies below log(1000 / 16) = 4.135, 0.2 * 22 above",
 )
-tiny = decode_boxes(torch.tensor([[0.0, 0, -30, -25]]), small)
 same(
-    tiny,
-    [[7.98017, 3.973048, 8.01983, 4.026952]],
-    "small boxes are not clamped: 16 exp(-6) by 8 exp(-5) pixels",
+    decode_boxes(torch.tensor([[0.0, 0, 10, 10]]), small, (1, 1, 1, 1)),
+    [[-492, -246, 508, 254]],
+    "deviations of 1: 1 * 10 lies above log(1000 / 16)",
+)
+same(
+    decode_boxes(
+        torch.tensor([[0.0, 0, 0, 0], [0, 0, 1000, 1000]]), small.expand(2, 4)
+    ),
+    [[0, 0, 16, 8], [-492, -246, 508, 254]],
+    "of two rows the second is too large: each row is clamped by itself",
+)
+same(
+    decode_boxes(
+        torch.tensor([[0.0, 0, -30, -25], [0, 0, -60, -60]]), small.expand(2, 4)
+    ),
+    [[7.98017, 3.973048, 8.01983, 4.026952], [7.99995, 3.999975, 8.00005, 4.000025]],
+    "small boxes are not clamped: 16 exp(-6) by 8 exp(-5) pixels, and smaller",
 )
 same(
     decode_boxes(torch.tensor([[0.0, 0, 3e4, 3e4]]), small),
     [[-492, -246, 508, 254]],
     "huge deltas, finite boxes",
 )
-out = decode_boxes(torch.tensor([[-900.0, 700, 0, 0]]), small)
-same(out, [[-1440, 560, -1424, 568]], "shifts are not clamped, and boxes not cut at the image's border")
+same(
+    decode_boxes(torch.tensor([[-9000.0, 7000, 0, 0]]), small),
+    [[-14400, 5600, -14384, 5608]],
+    "shifts are not clamped, and boxes not cut at the image's border",
+)
 ### END HIDDEN TESTS
 
 # %% [markdown]
 r"""
 What does each number mean? A step of 1 in `dx` or `dy` moves the box by a tenth of the anchor's side; a step
-of 1 in `dw` or `dh` makes it $e^{0.2} = 1.22$ times as wide or high. The picture shows steps of 2 from an
-anchor of 40 × 30 pixels.
+of 1 in `dw` or `dh` makes it $e^{0.2} = 1.22$ times as wide or high. The picture shows steps of 2 from the
+anchor of our example.
 """
 
 # %%
-anchor = torch.tensor([[40.0, 25, 80, 55]])
+anchor = torch.tensor([[30.0, 15, 70, 35]])
 alt = "A step of 2 in dx moves the box right, in dy down; in dw it widens, in dh heightens it; the last mixes all."
-with plot.figure(alt, width=10, height=2.3, columns=5, sharey=True) as axes:
+with plot.figure(alt, width=10, height=1.8, columns=5, sharey=True) as axes:
     steps = [[2.0, 0, 0, 0], [0, 2.0, 0, 0], [0, 0, 2.0, 0], [0, 0, 0, 2.0], [-2.0, 1, 2, -2]]
     for ax, delta in zip(axes, steps):
-        ax.set(xlim=(15, 105), ylim=(80, 0), aspect="equal", xlabel="x (pixels)")
+        ax.set(xlim=(0, 100), ylim=(50, 0), aspect="equal", xlabel="x (pixels)")
         ax.set_title("dx {:.0f}, dy {:.0f}, dw {:.0f}, dh {:.0f}".format(*delta), fontsize=8)
         plot.show_boxes(anchor, "anchor", ax=ax)
         plot.show_boxes(decode_boxes(torch.tensor([delta]), anchor), "prediction", ax=ax)
@@ -853,8 +1061,8 @@ Take care with background rows. It is tempting to encode a box for every anchor 
 afterwards. But an anchor without area gives `log(w / 0)`, infinity, and 0 · ∞ is `NaN`. Encode the positive
 rows only.
 
-On paper: three anchors, `(0, 0, 40, 20)`, `(40, 20, 80, 40)` and `(0, 40, 40, 60)`, and one object of class 3
-at `(44, 21, 84, 41)`. It overlaps the second anchor. The classes are `[0, 3, 0]`, the second row of the
+On paper: three anchors, `(0, 0, 40, 20)`, `(50, 15, 90, 35)` and `(0, 40, 40, 60)`, and one object of class 3
+at `(54, 16, 94, 36)`. It overlaps the second anchor. The classes are `[0, 3, 0]`, the second row of the
 deltas is (1, 0.5, 0, 0).
 
 ### Exercise: `anchor_targets`
@@ -899,53 +1107,89 @@ def anchor_targets(anchors, boxes, labels, threshold=0.5):
 
 
 # %% check="anchor_targets" points=3
-anchors_3 = torch.tensor([[0.0, 0, 40, 20], [40, 20, 80, 40], [0, 40, 40, 60]])
-one_box, one_label = torch.tensor([[44.0, 21, 84, 41]]), torch.tensor([3])
-classes, deltas = anchor_targets(anchors_3, one_box, one_label)
-same(classes, torch.tensor([0, 3, 0]), "the second anchor is the object's best, the others are background")
-same(deltas, [[0, 0, 0, 0], [1, 0.5, 0, 0], [0, 0, 0, 0]], "deltas to the object, zeros for background")
-classes, deltas = anchor_targets(anchors_3, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-same(classes, torch.tensor([0, 0, 0]), "an image without objects has only background")
-same(deltas, torch.zeros(3, 4), "an image without objects has only zero deltas")
-two_boxes, two_labels = torch.tensor([[0.0, 0, 40, 20], [0, 38, 40, 60]]), torch.tensor([5, 2])
-classes, deltas = anchor_targets(anchors_3, two_boxes, two_labels)
+anchors_3 = torch.tensor([[0.0, 0, 40, 20], [50, 15, 90, 35], [0, 40, 40, 60]])
+one_box, one_label = torch.tensor([[54.0, 16, 94, 36]]), torch.tensor([3])
 same(
-    classes,
-    torch.tensor([5, 0, 2]),
-    "two objects, of class 5 and class 2: each anchor has the class of its object",
+    anchor_targets(anchors_3, one_box, one_label),
+    (
+        torch.tensor([0, 3, 0]),
+        torch.tensor([[0, 0, 0, 0], [1, 0.5, 0, 0], [0, 0, 0, 0]]),
+    ),
+    "the second anchor is the object's best; the others are background, with zero deltas",
 )
-untouched(anchor_targets, anchors_3 + 1, torch.tensor([[3.0, 2, 40, 20]]), torch.tensor([2]))
+moved, reaching = anchors_3 + 1, torch.tensor([[-3.0, 2, 60, 20]])
+untouched(anchor_targets, moved, reaching, torch.tensor([2]))
+same(
+    anchor_targets(anchors_3, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)),
+    (torch.tensor([0, 0, 0]), torch.zeros(3, 4)),
+    "an image without objects has only background, and only zero deltas",
+)
+two_boxes = torch.tensor([[0.0, 0, 40, 20], [0, 38, 40, 60]])
+two_labels = torch.tensor([5, 2])
+same(
+    anchor_targets(anchors_3, two_boxes, two_labels),
+    (
+        torch.tensor([5, 0, 2]),
+        torch.tensor([[0, 0, 0, 0], [0, 0, 0, 0], [0, -0.5, 0, 0.476551]]),
+    ),
+    "two objects, of class 5 and class 2: each anchor has the class and the deltas of its own",
+)
 ### BEGIN HIDDEN TESTS
-same(
-    deltas,
-    [[0, 0, 0, 0], [0, 0, 0, 0], [0, -0.5, 0, 0.47655]],
-    "each anchor has the deltas of its own object",
+shapes = torch.tensor(
+    [[0.0, 0, 40, 20], [60, 0, 90, 40], [65, 0, 95, 50], [0, 50, 30, 70]]
 )
-shapes = torch.tensor([[0.0, 0, 40, 20], [60, 0, 90, 40], [65, 0, 95, 50], [0, 50, 30, 70]])
 pair, names = torch.tensor([[70.0, 0, 90, 40], [0, 0, 20, 10]]), torch.tensor([1, 4])
+aside = [-2.5, -2.5, -3.465736, -3.465736]
+shifted, larger = [1.666667, 0, -2.027326, 0], [0, -1, -2.027326, -1.115718]
 same(
-    anchor_targets(shapes, pair, names)[0],
-    [4, 1, 1, 0],
+    anchor_targets(shapes, pair, names),
+    (torch.tensor([4, 1, 1, 0]), torch.tensor([aside, shifted, larger, [0, 0, 0, 0]])),
     "IoU 0.25 and 0.67 are forced; 0.53 is more than 0.5",
 )
 same(
-    anchor_targets(shapes, pair, names, 0.625)[0],
-    [4, 1, 0, 0],
+    anchor_targets(shapes, pair, names, 0.625),
+    (
+        torch.tensor([4, 1, 0, 0]),
+        torch.tensor([aside, shifted, [0, 0, 0, 0], [0, 0, 0, 0]]),
+    ),
     "the threshold is passed on: 0.53 is less than 0.625",
 )
-same(anchor_targets(shapes, pair, torch.tensor([2, 2]))[0], [2, 2, 2, 0], "two objects of one class")
-alike = anchor_targets(shapes, pair, torch.tensor([2, 2]))[1]
 same(
-    alike[0], [-2.5, -2.5, -3.4657, -3.4657], "two objects of one class: anchor 0 has the deltas of object 1"
+    anchor_targets(shapes, pair, torch.tensor([2, 2])),
+    (torch.tensor([2, 2, 2, 0]), torch.tensor([aside, shifted, larger, [0, 0, 0, 0]])),
+    "two objects of one class: anchor 0 has the deltas of object 1",
 )
-fine = torch.tensor([[32.0 * x, 24.0 * y, 32.0 * x + 32, 24.0 * y + 24] for y in range(4) for x in range(3)])
-coarse = torch.tensor([[48.0 * x, 48.0 * y, 48.0 * x + 48, 48.0 * y + 48] for y in (0, 1) for x in (0, 1)])
+fine = torch.tensor(
+    [
+        [32.0 * x, 24.0 * y, 32.0 * x + 32, 24.0 * y + 24]
+        for y in range(4)
+        for x in range(3)
+    ]
+)
+coarse = torch.tensor(
+    [[48.0 * x, 48.0 * y, 48.0 * x + 48, 48.0 * y + 48] for y in (0, 1) for x in (0, 1)]
+)
 dot = torch.tensor([[68.0, 30, 76, 36]])
-expected = torch.zeros(16, dtype=torch.int64)
-expected[5] = 6
-both = torch.cat((fine, coarse))
-classes, deltas = anchor_targets(both, dot, torch.tensor([6]))
-same(classes, expected, "12 fine and 4 coarse anchors, one small object: one is forced, over all levels")
+classes, deltas = torch.zeros(16, dtype=torch.int64), torch.zeros(16, 4)
+classes[5], deltas[5] = 6, torch.tensor([-2.5, -1.25, -6.931472, -6.931472])
+same(
+    anchor_targets(torch.cat((fine, coarse)), dot, torch.tensor([6])),
+    (classes, deltas),
+    "12 fine and 4 coarse anchors, one small object: one is forced, over all levels",
+)
+before = torch.tensor([[-10.0, -10, 30, 30]])
+outside = torch.tensor([[-12.0, -8, 26, 34]])
+same(
+    anchor_targets(before, outside, torch.tensor([5])),
+    (torch.tensor([5]), torch.tensor([[-0.75, 0.75, -0.256466, 0.243951]])),
+    "one anchor and one object, both of which begin left of and above the image",
+)
+distant = torch.tensor([[0.0, 0, 40, 20], [1, 0, 41, 20]], dtype=torch.float64) + 2**24
+same(
+    anchor_targets(distant, distant[1:], torch.tensor([3]), 0.97),
+    (torch.tensor([0, 3]), torch.zeros(2, 4, dtype=torch.float64)),
+    "float64 tells two anchors apart that are one in float32",
+)
 
 
 def plain_targets(anchors, boxes, labels, threshold):
@@ -958,7 +1202,9 @@ def plain_targets(anchors, boxes, labels, threshold):
             forced[min(left)[1]] = number
     for i, (ax1, ay1, ax2, ay2) in enumerate(anchors.tolist()):
         column = [row[i] for row in rows]
-        number = forced.get(i, column.index(max(column)) if max(column) > threshold else -1)
+        number = forced.get(
+            i, column.index(max(column)) if max(column) > threshold else -1
+        )
         classes.append(0 if number < 0 else int(labels[number]))
         if number < 0:
             deltas.append([0.0] * 4)
@@ -966,7 +1212,8 @@ def plain_targets(anchors, boxes, labels, threshold):
         bx1, by1, bx2, by2 = boxes[number].tolist()
         dx = ((bx1 + bx2) / 2 - (ax1 + ax2) / 2) / (ax2 - ax1) / 0.1
         dy = ((by1 + by2) / 2 - (ay1 + ay2) / 2) / (ay2 - ay1) / 0.1
-        dw, dh = math.log((bx2 - bx1) / (ax2 - ax1)) / 0.2, math.log((by2 - by1) / (ay2 - ay1)) / 0.2
+        dw = math.log((bx2 - bx1) / (ax2 - ax1)) / 0.2
+        dh = math.log((by2 - by1) / (ay2 - ay1)) / 0.2
         deltas.append([dx, dy, dw, dh])
     return torch.tensor(classes), torch.tensor(deltas, dtype=anchors.dtype)
 
@@ -976,47 +1223,99 @@ dense = torch.rand(150, 4, generator=generator) * torch.tensor([80.0, 50, 50, 40
 dense[:, 2:] += dense[:, :2] + 5
 objects = torch.rand(6, 4, generator=generator) * torch.tensor([70.0, 50, 50, 30])
 objects[:, 2:] += objects[:, :2] + 8
-kinds = torch.tensor([4, 1, 7, 1, 3, 2])
-classes, deltas = anchor_targets(dense, objects, kinds, 0.375)
-wanted, exact = plain_targets(dense, objects, kinds, 0.375)
-same(classes, wanted, "classes of 150 random anchors, 6 objects")
-same(deltas, exact, "deltas of 150 random anchors, 6 objects, float32", atol=1e-3)
-wanted, exact = plain_targets(dense.double(), objects.double(), kinds, 0.5)
-classes, deltas = anchor_targets(dense.double(), objects.double(), kinds)
-same(classes, wanted, "classes of 150 random anchors, float64 boxes")
-same(deltas, exact, "deltas of 150 random anchors, float64")
+kinds = torch.tensor([4, 1, 90, 1, 300, 2])
+expected = plain_targets(dense, objects, kinds, 0.375)
+same(
+    anchor_targets(dense, objects, kinds, 0.375),
+    expected,
+    "150 random anchors, 6 objects, float32",
+    atol=1e-3,
+)
+expected = plain_targets(dense.double(), objects.double(), kinds, 0.5)
+same(
+    anchor_targets(dense.double(), objects.double(), kinds),
+    expected,
+    "150 random anchors, 6 objects, float64",
+)
 ### END HIDDEN TESTS
 
 # %% check="anchor_targets" part="edges" points=1
-flat = torch.tensor([[10.0, 10, 10, 10], [5, 5, 5, 30], [0, 0, 40, 20], [0, 30, 40, 30]])
-classes, deltas = anchor_targets(flat, torch.tensor([[4.0, 1, 44, 21]]), torch.tensor([2]))
-same(classes, torch.tensor([0, 0, 2, 0]), "anchors without area overlap nothing: background")
-wanted = [[0, 0, 0, 0], [0, 0, 0, 0], [1, 0.5, 0, 0], [0, 0, 0, 0]]
-same(deltas, wanted, "background rows are 0, also where the anchor has no area")
+flat = torch.tensor(
+    [[10.0, 10, 10, 10], [5, 5, 5, 30], [0, 0, 40, 20], [0, 30, 40, 30]]
+)
+third = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 0], [1, 0.5, 0, 0], [0, 0, 0, 0]])
+same(
+    anchor_targets(flat, torch.tensor([[4.0, 1, 44, 21]]), torch.tensor([2])),
+    (torch.tensor([0, 0, 2, 0]), third),
+    "anchors without area overlap nothing: background, and zeros for their deltas",
+)
 ### BEGIN HIDDEN TESTS
 away = torch.tensor([[500.0, 400, 520, 440]])
-classes, deltas = anchor_targets(flat, away, torch.tensor([1]))
-same(classes, torch.tensor([0, 0, 0, 0]), "an object that no anchor touches leaves only background")
-same(deltas, torch.zeros(4, 4), "an object that no anchor touches leaves only zero deltas")
-line = torch.tensor([[6.0, 2, 6, 18], [4, 1, 44, 21]])
-classes, deltas = anchor_targets(flat, line, torch.tensor([1, 2]))
-same(classes, torch.tensor([0, 0, 2, 0]), "an object without area forces no anchor")
-same(deltas[2], torch.tensor([1, 0.5, 0, 0]), "the object beside the one without area keeps its anchor")
-nothing = torch.zeros(0, dtype=torch.int64)
-classes, deltas = anchor_targets(torch.zeros(0, 4), away, torch.tensor([1]))
-same(classes, nothing, "no anchors: an empty tensor of classes")
-same(deltas, torch.zeros(0, 4), "no anchors: deltas of shape [0, 4]")
-classes, deltas = anchor_targets(flat.double(), torch.zeros(0, 4).double(), nothing)
-same(classes, torch.zeros(4, dtype=torch.int64), "no objects, float64: only background")
-same(deltas, torch.zeros(4, 4).double(), "no objects, float64: zero deltas")
-taken = torch.tensor([[0.0, 0, 40, 20], [0, 0, 30, 20], [90, 90, 99, 99]])
-rivals = torch.tensor([[0.0, 0, 38, 20], [0, 0, 40, 22]])
-classes, deltas = anchor_targets(taken, rivals, torch.tensor([1, 2]))
-same(classes, [1, 2, 0], "two objects with one best anchor: each object has an anchor, each anchor one class")
 same(
-    deltas[1],
-    [1.66667, 0.5, 1.43841, 0.47655],
-    "two objects with one best anchor: deltas of the second's own",
+    anchor_targets(flat, away, torch.tensor([1])),
+    (torch.tensor([0, 0, 0, 0]), torch.zeros(4, 4)),
+    "an object that no anchor touches leaves only background",
+)
+line = torch.tensor([[6.0, 2, 6, 18], [4, 1, 44, 21]])
+same(
+    anchor_targets(flat, line, torch.tensor([1, 2])),
+    (torch.tensor([0, 0, 2, 0]), third),
+    "an object without area forces no anchor; the one beside it keeps its own",
+)
+nothing = torch.zeros(0, dtype=torch.int64)
+same(
+    anchor_targets(torch.zeros(0, 4), away, torch.tensor([1])),
+    (nothing, torch.zeros(0, 4)),
+    "no anchors: empty classes, and deltas of shape [0, 4]",
+)
+same(
+    anchor_targets(flat.double(), torch.zeros(0, 4).double(), nothing),
+    (torch.zeros(4, dtype=torch.int64), torch.zeros(4, 4).double()),
+    "no objects, float64: only background and zero deltas",
+)
+taken = torch.tensor([[0.0, 0, 40, 20], [0, 0, 30, 20], [90, 90, 99, 99]])
+rivals, zero = torch.tensor([[0.0, 0, 38, 20], [0, 0, 40, 22]]), [0.0, 0, 0, 0]
+second = torch.tensor(
+    [[-0.25, 0, -0.256466, 0], [1.666667, 0.5, 1.43841, 0.476551], zero]
+)
+same(
+    anchor_targets(taken, rivals, torch.tensor([1, 2])),
+    (torch.tensor([1, 2, 0]), second),
+    "two objects with one best anchor: each object has an anchor, each anchor one class",
+)
+turned = torch.tensor([[0, 0.5, 0, 0.476551], [1.333333, 0, 1.181944, 0], zero])
+same(
+    anchor_targets(taken, rivals.flip(0), torch.tensor([2, 1])),
+    (torch.tensor([2, 1, 0]), turned),
+    "objects are served in the order of their rows, not of their labels or sizes",
+)
+squares = torch.tensor([[0.0, 0, 40, 40], [0, 0, 30, 40]])
+high = torch.tensor([[0.0, 0, 40, 38], [0, 0, 40, 39]])
+better = torch.tensor(
+    [[0, -0.25, 0, -0.256466], [1.666667, -0.125, 1.43841, -0.126589]]
+)
+same(
+    anchor_targets(squares, high, torch.tensor([1, 2])),
+    (torch.tensor([1, 2]), better),
+    "the first object has the shared anchor, though the second overlaps it more",
+)
+wide = torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 1]])
+same(
+    anchor_targets(wide, wide[1:], torch.tensor([3])),
+    (torch.tensor([0, 3]), torch.zeros(2, 4)),
+    "an IoU of exactly 0.5 is not more than 0.5",
+)
+twice = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10]])
+same(
+    anchor_targets(twice, torch.tensor([[0.0, 0, 10, 30]]), torch.tensor([3])),
+    (torch.tensor([3, 0]), torch.tensor([[0, 10, 0, 5.493061], zero])),
+    "of two equal best anchors the first is forced, and no other",
+)
+echoes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10], [0, 0, 10, 11]])
+same(
+    anchor_targets(echoes, twice, torch.tensor([1, 2])),
+    (torch.tensor([1, 2, 1]), torch.tensor([zero, zero, [0, -0.454545, 0, -0.476551]])),
+    "two equal objects: an anchor that overlaps both alike answers for the first",
 )
 ### END HIDDEN TESTS
 

@@ -166,8 +166,20 @@ same(
     "the differences are -0.5, -2, 0 and 3",
 )
 ### BEGIN HIDDEN TESTS
+untouched(
+    smooth_l1_loss,
+    torch.tensor([[0.5, -0.5, 2, -3]]),
+    torch.tensor([[1.0, 0, 0.25, 1]]),
+    2.0,
+)
+same(
+    smooth_l1_loss(torch.tensor([[50.0, -2000, 0, 0]]), zeros),
+    [[49.5, 1999.5, 0, 0]],
+    "the line goes on, however large the difference",
+)
 generator = torch.Generator().manual_seed(4)
-prediction, target = 6 * torch.rand(9, 4, generator=generator) - 3, torch.rand(9, 4, generator=generator)
+prediction = 6 * torch.rand(9, 4, generator=generator) - 3
+target = torch.rand(9, 4, generator=generator)
 for sigma in (1.0, 3.0, 0.5, 2.0):
     same(
         smooth_l1_loss(prediction, target, sigma),
@@ -176,7 +188,9 @@ for sigma in (1.0, 3.0, 0.5, 2.0):
     )
     same(
         smooth_l1_loss(prediction.double(), target.double(), sigma),
-        F.smooth_l1_loss(prediction.double(), target.double(), beta=1 / sigma**2, reduction="none"),
+        F.smooth_l1_loss(
+            prediction.double(), target.double(), beta=1 / sigma**2, reduction="none"
+        ),
         f"36 random differences, sigma {sigma}, float64",
     )
 same(
@@ -184,14 +198,21 @@ same(
     [[0.125, 0.125, 0.124002, 0.126]],
     "the two pieces meet at 1 / sigma^2, here 0.25",
 )
-same(smooth_l1_loss(torch.zeros(0, 4), torch.zeros(0, 4)), torch.zeros(0, 4), "no offsets, no losses")
+same(
+    smooth_l1_loss(torch.zeros(0, 4), torch.zeros(0, 4)),
+    torch.zeros(0, 4),
+    "no offsets, no losses",
+)
 leaning = torch.tensor([[0.05, -0.05, 2, -2]], requires_grad=True)
 smooth_l1_loss(leaning, zeros, 3.0).sum().backward()
-same(leaning.grad, [[0.45, -0.45, 1, -1]], "the slope: sigma^2 times u near 0, beyond it 1 or -1")
+same(
+    leaning.grad,
+    [[0.45, -0.45, 1, -1]],
+    "the slope: sigma^2 times u near 0, beyond it 1 or -1",
+)
 level = torch.zeros(1, 4, requires_grad=True)
 smooth_l1_loss(level, zeros).sum().backward()
 same(level.grad, [[0, 0, 0, 0]], "no slope where nothing differs")
-untouched(smooth_l1_loss, prediction, target)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -374,10 +395,18 @@ same(
     "ratio 2: the two negatives of highest loss",
 )
 two = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [6.0, 5, 4, 3, 2, 1]])
-which = torch.tensor([[False, False, True, False, False, False], [False, True, False, False, False, True]])
+which = torch.tensor(
+    [
+        [False, False, True, False, False, False],
+        [False, True, False, False, False, True],
+    ]
+)
 same(
     mine_hard_negatives(two, which, 1),
-    [[False, False, False, False, False, True], [True, False, True, False, False, False]],
+    [
+        [False, False, False, False, False, True],
+        [True, False, True, False, False, False],
+    ],
     "two images, ratio 1: one negative in the first, two in the second, each from its own losses",
 )
 
@@ -387,30 +416,52 @@ def mine_one_by_one(loss, positive, ratio):
     chosen = torch.zeros_like(positive)
     for image in range(loss.shape[0]):
         ranking = sorted(
-            (-value, i) for i, value in enumerate(loss[image].tolist()) if not positive[image, i]
+            (-value, i)
+            for i, value in enumerate(loss[image].tolist())
+            if not positive[image, i]
         )
         for _, i in ranking[: ratio * max(int(positive[image].sum()), 1)]:
             chosen[image, i] = True
     return chosen
 
 
+untouched(
+    mine_hard_negatives, torch.tensor([[0.3, 9.0, 0.9, 0.1, 0.7, 0.5]]), second.clone()
+)
 generator = torch.Generator().manual_seed(4)
-loss = torch.rand(5, 40, generator=generator)
-positive = torch.rand(5, 40, generator=generator) < torch.tensor([0.02, 0.05, 0.1, 0.15, 0.2])[:, None]
+loss = torch.rand(5, 90, generator=generator)
+positive = (
+    torch.rand(5, 90, generator=generator)
+    < torch.tensor([0.02, 0.05, 0.1, 0.15, 0.2])[:, None]
+)
 positive[1] = False
 loss[positive] += 1.0
 for ratio in (1, 2, 3, 5):
+    expected = mine_one_by_one(loss, positive, ratio)
     same(
         mine_hard_negatives(loss, positive, ratio),
-        mine_one_by_one(loss, positive, ratio),
+        expected,
         f"five images, {ratio} negatives for each positive; the positives' losses are the highest",
     )
+expected = mine_one_by_one(loss.double() * 50, positive, 3)
 same(
     mine_hard_negatives(loss.double() * 50, positive),
-    mine_one_by_one(loss.double() * 50, positive, 3),
+    expected,
     "larger losses, float64: only their order counts",
 )
-untouched(mine_hard_negatives, loss, positive)
+same(
+    mine_hard_negatives(
+        torch.tensor([[5000.0, 1, 2, 3, 4]]), torch.arange(5)[None] == 0
+    ),
+    [[False, False, True, True, True]],
+    "a positive of loss 5000 is still no negative, and takes no place",
+)
+close = torch.tensor([[1, 1 + 1e-10, 1, 1]], dtype=torch.float64)
+same(
+    mine_hard_negatives(close, torch.zeros(1, 4, dtype=torch.bool), 1),
+    [[False, True, False, False]],
+    "float64: the second loss is higher by 1e-10",
+)
 ### END HIDDEN TESTS
 
 # %% check="mine_hard_negatives" part="edges" points=2
@@ -429,7 +480,9 @@ same(
     "all losses are equal: the smaller index wins",
 )
 same(
-    mine_hard_negatives(losses, torch.tensor([[False, True, True, False, False, False]])),
+    mine_hard_negatives(
+        losses, torch.tensor([[False, True, True, False, False, False]])
+    ),
     [[True, False, False, True, True, True]],
     "six wanted, four there: all negatives, and no positive",
 )
@@ -455,6 +508,12 @@ same(
     mine_hard_negatives(both, torch.zeros_like(both) > 0, 4),
     [[False, True, True, False, True, True], [True, True, False, True, True, False]],
     "no positive in two images, ratio 4: four of each",
+)
+unequal = torch.tensor([[True, True, True, True, True, False], [True] + 5 * [False]])
+same(
+    mine_hard_negatives(both, unequal, 1),
+    [5 * [False] + [True], [False, False, False, True, False, False]],
+    "the first image has too few negatives: the second does not make up for it",
 )
 same(
     mine_hard_negatives(both, torch.ones_like(both) > 0),
@@ -572,7 +631,9 @@ same(
     (torch.tensor(4 * 1.0986123), torch.tensor(0.8125)),
     "alpha 0.5 halves the localisation alone",
 )
-logits = torch.tensor([[[2.0, 0, 0], [0, 0, 2], [0, 2, 0], [2, 0, 0], [0, 2, 0], [0, 0, 0]]])
+logits = torch.tensor(
+    [[[2.0, 0, 0], [0, 0, 2], [0, 2, 0], [2, 0, 0], [0, 2, 0], [0, 0, 0]]]
+)
 same(
     ssd_loss(logits, deltas, labels, target_deltas),
     (torch.tensor(0.239538 + 2 * 2.239538 + 1.0986123), torch.tensor(1.625)),
@@ -590,11 +651,17 @@ def losses_one_by_one(logits, deltas, labels, target_deltas, alpha=1.0):
                 negatives.append(logits[b, a].logsumexp(0) - logits[b, a, 0])
             if labels[b, a] > 0:
                 found += 1
-                classification = classification + logits[b, a].logsumexp(0) - logits[b, a, labels[b, a]]
+                classification = (
+                    classification
+                    + logits[b, a].logsumexp(0)
+                    - logits[b, a, labels[b, a]]
+                )
                 for k in range(4):
                     u = (deltas[b, a, k] - target_deltas[b, a, k]).abs()
                     localisation = localisation + (u * u / 2 if u < 1 else u - 0.5)
-        for loss in sorted(negatives, key=lambda loss: -loss.item())[: 3 * max(found, 1)]:
+        for loss in sorted(negatives, key=lambda loss: -loss.item())[
+            : 3 * max(found, 1)
+        ]:
             classification = classification + loss
         count += found
     return classification / max(count, 1), alpha * localisation / max(count, 1)
@@ -605,24 +672,45 @@ def random_batch(seed, rates, classes, dtype):
     images, size = len(rates), 23
     logits = (3 * torch.randn(images, size, classes + 1, generator=generator)).to(dtype)
     deltas = (2 * torch.randn(images, size, 4, generator=generator)).to(dtype)
-    objects = torch.rand(images, size, generator=generator) < torch.tensor(rates)[:, None]
-    labels = torch.randint(1, classes + 1, (images, size), generator=generator) * objects
-    return logits, deltas, labels, torch.randn(images, size, 4, generator=generator).to(dtype)
+    objects = (
+        torch.rand(images, size, generator=generator) < torch.tensor(rates)[:, None]
+    )
+    labels = (
+        torch.randint(1, classes + 1, (images, size), generator=generator) * objects
+    )
+    return (
+        logits,
+        deltas,
+        labels,
+        torch.randn(images, size, 4, generator=generator).to(dtype),
+    )
 
 
-several, single = (
-    random_batch(0, (0.1, 0.2, 0.05, 0.15), 5, torch.float32),
-    random_batch(1, (0.2,), 1, torch.float64),
+ignoring = random_batch(3, (0.1, 0.2), 2, torch.float32)
+ignoring[2][:, ::4] = -1
+untouched(ssd_loss, *ignoring)
+several = random_batch(0, (0.1, 0.2, 0.05, 0.15), 5, torch.float32)
+single = random_batch(1, (0.2,), 1, torch.float64)
+expected = losses_one_by_one(*several)
+same(ssd_loss(*several), expected, "four images, five classes, float32")
+apart = several[0].mT.contiguous().mT
+same(
+    ssd_loss(apart, *several[1:]),
+    expected,
+    "the same logits, laid out in memory class by class",
 )
-same(ssd_loss(*several), losses_one_by_one(*several), "four images, five classes, float32")
-same(ssd_loss(*single), losses_one_by_one(*single), "one image, one class, float64")
-same(ssd_loss(*several, 0.25), losses_one_by_one(*several, 0.25), "alpha 0.25")
-untouched(ssd_loss, *several)
+same(ssd_loss(*several, 0.25), (expected[0], expected[1] / 4), "alpha 0.25")
+same(ssd_loss(*several, 2.5), (expected[0], 2.5 * expected[1]), "alpha 2.5")
+expected = losses_one_by_one(*ignoring)
+same(ssd_loss(*ignoring), expected, "two images, every fourth anchor has label -1")
+expected = losses_one_by_one(*single)
+same(ssd_loss(*single), expected, "one image, one class, float64")
 uneven = random_batch(2, (0.05, 0.3), 3, torch.float64)
 uneven[0][0] *= 0.1
+expected = losses_one_by_one(*uneven)
 same(
     ssd_loss(*uneven),
-    losses_one_by_one(*uneven),
+    expected,
     "one image is all easy: each image has its own hard negatives, and the batch has one number of positives",
 )
 easy = torch.zeros(4, 1000, 6)
@@ -631,11 +719,20 @@ more = [
     torch.cat([part, new], dim=1)
     for part, new in zip(
         several,
-        (easy, torch.ones(4, 1000, 4), torch.zeros(4, 1000, dtype=torch.int64), torch.zeros(4, 1000, 4)),
+        (
+            easy,
+            torch.ones(4, 1000, 4),
+            torch.zeros(4, 1000, dtype=torch.int64),
+            torch.zeros(4, 1000, 4),
+        ),
     )
 ]
-same(ssd_loss(*more), losses_one_by_one(*several), "a thousand easy background anchors more change nothing")
-logits, deltas = several[0].clone().requires_grad_(), several[1].clone().requires_grad_()
+expected = losses_one_by_one(*several)
+same(
+    ssd_loss(*more), expected, "a thousand easy background anchors more change nothing"
+)
+logits = several[0].clone().requires_grad_()
+deltas = several[1].clone().requires_grad_()
 sum(ssd_loss(logits, deltas, *several[2:])).backward()
 expected = several[0].clone().requires_grad_(), several[1].clone().requires_grad_()
 sum(losses_one_by_one(*expected, *several[2:])).backward()
@@ -698,6 +795,11 @@ same(
     (costs(1, 3, 2, 1, 0.4, 0.3, 0.2, -5, 4, 3, 2) / 2, none),
     "the second of three images has no positive: its three hardest negatives count too",
 )
+same(
+    ssd_loss(lonely, flat, torch.zeros_like(found), flat),
+    (costs(3, 2, 1, 0.4, 0.3, 0.2, 5, 4, 3), none),
+    "no positive in three images: each one's three hardest negatives, divided by 1",
+)
 crowd = torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1], [0, 1, 0, 0, 0]])
 same(
     ssd_loss(lonely, flat, crowd, flat),
@@ -707,12 +809,16 @@ same(
 wild = two_columns([[40.0, 2, 0.1, 0.2, 0.3, 0.4, 50]])
 holes = torch.tensor([[-1, 1, 0, 0, 0, 0, -1]])
 same(
-    ssd_loss(wild, wild.repeat(1, 1, 2), holes, wild.repeat(1, 1, 2) + holes[..., None] + 2),
+    ssd_loss(
+        wild, wild.repeat(1, 1, 2), holes, wild.repeat(1, 1, 2) + holes[..., None] + 2
+    ),
     (costs(-2, 0.4, 0.3, 0.2), none + 10),
     "two anchors of label -1 are very wrong: they take no negative's place, and are no positives",
 )
 same(
-    ssd_loss(wild, wild.repeat(1, 1, 2), -holes.abs().clamp(min=1), wild.repeat(1, 1, 2) + 1),
+    ssd_loss(
+        wild, wild.repeat(1, 1, 2), -holes.abs().clamp(min=1), wild.repeat(1, 1, 2) + 1
+    ),
     (none, none),
     "all anchors have label -1: both losses are 0",
 )
@@ -722,7 +828,8 @@ same(
     torch.tensor([900.0, 0]).unbind(),
     "very sure and very wrong: 600 and 300, and not infinity",
 )
-logits, deltas = lonely[1:2].clone().requires_grad_(), flat[1:2].clone().requires_grad_()
+logits = lonely[1:2].clone().requires_grad_()
+deltas = flat[1:2].clone().requires_grad_()
 sum(ssd_loss(logits, deltas, found[1:2], flat[1:2])).backward()
 push = torch.tensor([0, 0.4, 0.2, 0.3, 0]).sigmoid() * torch.tensor([0, 1, 1, 1, 0])
 same(
@@ -737,7 +844,10 @@ same(
 )
 same(
     ssd_loss(
-        torch.zeros(2, 0, 4), torch.zeros(2, 0, 4), torch.zeros(2, 0, dtype=torch.int64), torch.zeros(2, 0, 4)
+        torch.zeros(2, 0, 4),
+        torch.zeros(2, 0, 4),
+        torch.zeros(2, 0, dtype=torch.int64),
+        torch.zeros(2, 0, 4),
     ),
     (torch.zeros(()), torch.zeros(())),
     "two images without anchors",
