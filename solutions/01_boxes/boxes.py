@@ -526,8 +526,8 @@ same(
     box_iou(many[:7], many[7:]),
     oracle,
     "boxes in float64 give float64, with all its digits",
-    rtol=1e-10,
-    atol=1e-10,
+    rtol=1e-9,
+    atol=1e-9,
 )
 large, small = torch.tensor([[0.0, 0, 100, 100]]), torch.tensor([[20.0, 30, 22, 33]])
 same(box_iou(large, small), [[6 / 10000]], "a small box inside of a large one")
@@ -538,6 +538,7 @@ same(
     box_iou(unit, shifted),
     [[1 / 3, 1 / 100], [0, 1 / 3]],
     "boxes smaller than a pixel, and shifted by half their width",
+    atol=1e-3,  # a millionth added to the union may be seen here
 )
 ### END HIDDEN TESTS
 
@@ -927,13 +928,13 @@ meadow = {"filename": "meadow.png", "size": 700, "regions": [], "file_attributes
 empty = {"meadow.png": (torch.zeros(0, 4), [])}
 same(parse_via({"meadow.png700": meadow}), empty, "an image without regions: boxes [0, 4] and no names")
 ### BEGIN HIDDEN TESTS
-def region(name, kind, **numbers):
-    return {"shape_attributes": {"name": kind, **numbers}, "region_attributes": {"Art": name}}
+def region(name, kind, attribute="class", **numbers):
+    return {"shape_attributes": {"name": kind, **numbers}, "region_attributes": {attribute: name}}
 
 
 def rectangles(numbers):
     return [
-        region(str(i % 3), "rect", x=i, y=2 * i + 0.5, width=3 + i, height=40 - 3 * i)
+        region(str(i % 3), "rect", "Art", x=i, y=2 * i + 0.5, width=3 + i, height=40 - 3 * i)
         for i in numbers
     ]
 
@@ -945,11 +946,11 @@ def their_boxes(numbers):
 
 pond = region("pond", "polygon", all_points_x=[9, 2, 5], all_points_y=[4, 8, 1])
 oak = region("oak", "circle", cx=50, cy=30, r=8)
-old = {"filename": "old.png", "size": 8, "regions": {"0": pond, "3": oak}, "file_attributes": {}}
-new = {"filename": "new.png", "size": 9, "regions": rectangles([2]), "file_attributes": {}}
+dog = region("dog", "rect", x=3, y=5, width=7, height=2)
+old = {"filename": "old.png", "size": 8, "regions": {"0": pond, "3": oak, "4": dog}}
 untouched(
     parse_via,
-    {"_via_settings": {}, "_via_img_metadata": {"old.png8": old, "new.png9": new}},
+    {"_via_settings": {}, "_via_img_metadata": {"old.png8": old}},
     hint="the project belongs to the caller: leave it as it is",
 )
 images = {

@@ -102,7 +102,7 @@ def box_iou__small_number_in_the_denominator(boxes1, boxes2):
     other = torch.min(boxes1.unsqueeze(1)[..., 2:], boxes2.unsqueeze(0)[..., 2:])
     shared = torch.relu(other - corner).prod(dim=-1)
     area1, area2 = torchvision.ops.box_area(boxes1), torchvision.ops.box_area(boxes2)
-    return shared / (area1.unsqueeze(1) + area2 - shared + 1e-9)
+    return shared / (area1.unsqueeze(1) + area2 - shared + 1e-6)
 
 
 def box_iou__numpy(boxes1, boxes2):
