@@ -438,7 +438,10 @@ MISTAKES = {
             "the sides differ by the ratio squared: multiply one side by its root and divide the other by its"
             " root",
             edits=(
-                ("anchor_shapes(scale, ratios, image_size)", "anchor_shapes(scale, [a * a for a in ratios], image_size)"),
+                (
+                    "anchor_shapes(scale, ratios, image_size)",
+                    "anchor_shapes(scale, [a * a for a in ratios], image_size)",
+                ),
             ),
         ),
         Mistake(

@@ -32,6 +32,12 @@ def mirror(first, second, third, fourth):
     return ((MIRROR, f"    return torch.stack([{first}, {second}, {third}, {fourth}], 1)"),)
 
 
+def row_by_row(answer, join):
+    """The rows taken apart and joined again, which fails where there is none."""
+    taken_apart = answer.replace("return torch", f"return torch.{join} for row in torch") + ".unbind(0)])"
+    return ((answer, taken_apart),)
+
+
 MISTAKES = {
     "xyxy_to_cxcywh": [
         Mistake(
@@ -113,7 +119,7 @@ MISTAKES = {
         Mistake(
             "empty input fails",
             "with no boxes there is nothing to stack; the answer is a tensor of shape [0, 4]",
-            ((CENTRES, CENTRES.replace("return torch", "return torch.stack([row for row in torch") + ".unbind(0)])"),),
+            row_by_row(CENTRES, "stack([row"),
         ),
         Mistake(
             "shape lost on empty input",
@@ -217,12 +223,12 @@ MISTAKES = {
         Mistake(
             "empty input fails",
             "with no boxes there is nothing to stack; the answer is a tensor of shape [0, 4]",
-            ((CORNERS, CORNERS.replace("return torch", "return torch.stack([row for row in torch") + ".unbind(0)])"),),
+            row_by_row(CORNERS, "stack([row"),
         ),
         Mistake(
             "empty input fails, nothing to join",
             "with no boxes there is nothing to join; the answer is a tensor of shape [0, 4]",
-            ((CORNERS, CORNERS.replace("return torch", "return torch.cat([row[None] for row in torch") + ".unbind(0)])"),),
+            row_by_row(CORNERS, "cat([row[None]"),
         ),
         Mistake(
             "shape lost on empty input",
@@ -671,7 +677,7 @@ MISTAKES = {
         Mistake(
             "empty input fails",
             "with no boxes there is nothing to stack; the answer is a tensor of shape [0, 4]",
-            ((MIRROR, MIRROR.replace("return torch", "return torch.stack([row for row in torch") + ".unbind(0)])"),),
+            row_by_row(MIRROR, "stack([row"),
         ),
         Mistake(
             "shape lost on empty input",
