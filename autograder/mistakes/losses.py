@@ -13,6 +13,18 @@ MISTAKES = {
             edits=(("size < 1 / sigma**2, ", "size < 1 / sigma, "),),
         ),
         Mistake(
+            "parabola ends at sigma",
+            "the parabola gets wider with sigma here; a larger sigma should make it narrower, see where it is"
+            " to end",
+            edits=(("size < 1 / sigma**2, ", "size < sigma, "),),
+        ),
+        Mistake(
+            "parabola ends at sigma squared",
+            "the parabola gets wider with sigma here; a larger sigma should make it narrower, see where it is"
+            " to end",
+            edits=(("size < 1 / sigma**2, ", "size < sigma**2, "),),
+        ),
+        Mistake(
             "sigma not squared in the parabola",
             "sigma is inside the square: (sigma * u)^2 / 2",
             edits=(("(sigma * size) ** 2 / 2", "sigma * size**2 / 2"),),
@@ -293,6 +305,11 @@ MISTAKES = {
             edits=(("(rank < wanted)", "(rank <= wanted)"),),
         ),
         Mistake(
+            "one too few",
+            "one negative too few in each image: ranks count from 0",
+            edits=(("(rank < wanted)", "(rank < wanted - 1)"),),
+        ),
+        Mistake(
             "positives in the result",
             "the positives are true in the result too; it should hold the negatives only",
             edits=(("return (rank < wanted) & ~positive", "return (rank < wanted) | positive"),),
@@ -499,6 +516,16 @@ MISTAKES = {
                 (
                     "smooth_l1_loss(deltas[positive], target_deltas[positive])",
                     "smooth_l1_loss(deltas, target_deltas)",
+                ),
+            ),
+        ),
+        Mistake(
+            "offsets of ignored anchors",
+            "the offsets of anchors of label -1 count too; a positive has a label above 0",
+            edits=(
+                (
+                    "smooth_l1_loss(deltas[positive], target_deltas[positive])",
+                    "smooth_l1_loss(deltas[labels != 0], target_deltas[labels != 0])",
                 ),
             ),
         ),

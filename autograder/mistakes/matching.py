@@ -91,6 +91,11 @@ MISTAKES = {
             ),
         ),
         Mistake(
+            "the last object first",
+            "objects were served from the last to the first; they are to be served in the order of the rows",
+            edits=(("for index in range(objects):", "for index in reversed(range(objects)):"),),
+        ),
+        Mistake(
             "those who came too late served last",
             "objects whose best anchor was taken waited until all others had theirs: each is served in its turn",
             edits=(

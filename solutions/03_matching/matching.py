@@ -304,8 +304,8 @@ same(
 
 # %% check="match_anchors" part="contested" points=2
 same(
-    match_anchors(torch.tensor([[0.55, 0.0, 0.1], [0.75, 0.875, 0.0]])),
-    [0, 1, -1],
+    match_anchors(torch.tensor([[0.55, 0.0, 0.1, 0.0], [0.75, 0.875, 0.0, 0.0]])),
+    [0, 1, -1, -1],
     "anchor 0 is object 0's best, so it keeps object 0, though it overlaps object 1 more",
 )
 same(
