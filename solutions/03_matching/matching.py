@@ -1303,7 +1303,7 @@ wide = torch.tensor([[0.0, 0, 1, 1], [0, 0, 2, 1]])
 same(
     anchor_targets(wide, wide[1:], torch.tensor([3])),
     (torch.tensor([0, 3]), torch.zeros(2, 4)),
-    "an IoU of exactly 0.5 is not more than 0.5",
+    "anchor 0 has an IoU of exactly 0.5, no more: it is background",
 )
 twice = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10]])
 same(
