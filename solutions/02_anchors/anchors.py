@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Anchors: the regions of an image
+# 2 · Anchors: the regions of an image
 
 A detector cannot ask "where is the object?" of a whole image at once. It lays thousands of boxes over the
 image and asks of each one: *what is in you, and how far off are you?* These boxes are called **anchors**. In

@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Lesson 3: matching
+# 3 · Matching
 
 A person annotated three objects. Lesson 2 laid 1,360 anchors over the image. A network gives an answer at
 *every* one of them, so in training every one needs the right answer: "nothing here", or "a star, and its box

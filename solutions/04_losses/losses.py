@@ -1,6 +1,6 @@
 # %% [markdown]
 r"""
-# Losses: what a detector is told about its mistakes
+# 4 · Losses: what a detector is told about its mistakes
 
 Every anchor has two answers to give: *what are you?* and *how far off are you?* Every anchor's mistakes have
 to become one number that can be made smaller. The difficulty is in the crowd: some 9,600 anchors see
