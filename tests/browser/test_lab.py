@@ -156,13 +156,13 @@ def test_students_first_lesson(notebook):
     mistake = next(mistake for mistake in MISTAKES["box_iou"] if mistake.name == "no clamp")
     notebook.set_source("box_iou", mistake.apply(reference))
     notebook.run("box_iou")
-    shown = notebook.run("test_box_iou", "wrong")
+    shown = notebook.run("test_box_iou__edges", "wrong")
     assert "Not yet:" in shown and "expected" in shown and mistake.message in shown
     assert "Traceback" not in shown
 
     notebook.set_source("box_iou", reference)
     notebook.run("box_iou")
-    shown = notebook.run("test_box_iou", "right")
+    shown = notebook.run("test_box_iou__edges", "right")
     assert re.fullmatch(r"box_iou: (1 check|all \d+ checks) passed", shown.strip())
 
 
