@@ -549,10 +549,10 @@ no boxes at all.
 """
 
 # %% check="box_iou" part="edges" points=2
-a, b = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[1.0, 6, 3, 8]])
-same(box_iou(a, b), [[0]], "side by side in x, apart in y: they share nothing")
 near, far = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[5.0, 5, 6, 6]])
 same(box_iou(near, far), [[0]], "apart in x and in y: they share nothing")
+a, b = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[1.0, 6, 3, 8]])
+same(box_iou(a, b), [[0]], "side by side in x, apart in y: they share nothing")
 same(box_iou(a, torch.tensor([[4.0, 0, 8, 4]])), [[0]], "boxes that touch along a side share no area")
 ### BEGIN HIDDEN TESTS
 c, d = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[6.0, 1, 8, 3]])
