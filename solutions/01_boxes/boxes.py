@@ -549,15 +549,16 @@ no boxes at all.
 """
 
 # %% check="box_iou" part="edges" points=2
-near, far = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[5.0, 5, 6, 6]])
-same(box_iou(near, far), [[0]], "apart in x and in y: they share nothing")
-a, b = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[1.0, 6, 3, 8]])
-same(box_iou(a, b), [[0]], "side by side in x, apart in y: they share nothing")
+a = torch.tensor([[0.0, 0, 4, 4]])
+apart = torch.tensor([[6.0, 6, 8, 9], [1, 6, 3, 8], [6, 1, 8, 3]])
+same(box_iou(a, apart), [[0, 0, 0]], "apart in x and y, in y only, in x only: nothing shared")
 same(box_iou(a, torch.tensor([[4.0, 0, 8, 4]])), [[0]], "boxes that touch along a side share no area")
 ### BEGIN HIDDEN TESTS
 c, d = torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([[6.0, 1, 8, 3]])
 same(box_iou(c, d), [[0]], "side by side in y, apart in x: they share nothing")
 same(box_iou(d, c), [[0]], "apart in x, the left box second: they share nothing")
+near, far = torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[5.0, 5, 6, 6]])
+same(box_iou(near, far), [[0]], "two small boxes far apart: they share nothing")
 touching = torch.tensor([[2.0, 1, 3, 2]])
 same(box_iou(near, touching), [[0]], "apart in x, touching in y: they share nothing")
 corner = torch.tensor([[4.0, 4, 6, 9]])
