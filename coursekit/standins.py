@@ -220,7 +220,12 @@ LIBRARY = {
         "torchvision.models.detection.ssd.SSDScoringHead",
         "torchvision.models.detection.ssd.SSDClassificationHead",
         "torchvision.models.detection.ssd.SSDRegressionHead",
+        "torchvision.models.detection.rpn.permute_and_flatten",
     ),
-    "ssd_predict": ("torchvision.models.detection.ssd.SSD",),
+    "ssd_predict": (
+        "torchvision.models.detection.ssd.SSD",
+        "torchvision.models.detection.ssd.SSD.postprocess_detections",
+        "torchvision.models.detection.roi_heads.RoIHeads.postprocess_detections",
+    ),
     "nms": ("torchvision.ops.boxes.nms", "torch.ops.torchvision.nms"),
 }

@@ -17,6 +17,14 @@ CANDIDATES = "candidates = (scores[:, k] > score_threshold).nonzero().squeeze(1)
 KEPT = "kept = candidates[nms(boxes[candidates], scores[candidates, k], iou_threshold)]"
 SORTED = "best, order = scores[rows, labels - 1].sort(descending=True, stable=True)"
 APPENDED = 'detections.append({"boxes": boxes[rows[order]], "scores": best[:top_k], "labels": labels[order]})'
+LOOP = """rows, labels = [], []
+        for k in range(scores.shape[1]):
+            candidates = (scores[:, k] > score_threshold).nonzero().squeeze(1)
+            kept = candidates[nms(boxes[candidates], scores[candidates, k], iou_threshold)]
+            rows.append(kept)
+            labels.append(torch.full_like(kept, k + 1))
+        rows, labels = torch.cat(rows), torch.cat(labels)
+"""
 
 MISTAKES = {
     "SSDHead": [
@@ -132,8 +140,114 @@ MISTAKES = {
             ),
         ),
         Mistake(
+            "x outer in the scores only",
+            "offsets are read row by row, logits column by column: row i of both must be the same anchor",
+            edits=((SCORES, "score_map = scores(feature).permute(0, 3, 2, 1)"),),
+        ),
+        Mistake(
+            "anchors outermost in the scores",
+            "the logits run through the whole map for the first anchor, then for the second; the offsets do not",
+            edits=((LOGITS, "b, h, w, c = score_map.shape\n            logits.append(score_map.reshape(b, h, w, -1, "
+                    "self.outputs).permute(0, 3, 1, 2, 4).reshape(b, -1, self.outputs))"),),
+        ),
+        Mistake(
+            "anchors outermost in the offsets",
+            "the offsets run through the whole map for the first anchor, then for the second; the logits do not",
+            edits=((DELTAS, "b, h, w, c = offset_map.shape\n            deltas.append(offset_map.reshape(b, h, w, -1, "
+                    "4).permute(0, 3, 1, 2, 4).reshape(b, -1, 4))"),),
+        ),
+        Mistake(
+            "coarse level first in the offsets",
+            "the last map's offsets come first, its logits last: both go from fine to coarse",
+            edits=((CAT, "return torch.cat(logits, 1), torch.cat(deltas[::-1], 1)"),),
+        ),
+        Mistake(
+            "coarse level first in the scores",
+            "the last map's logits come first, its offsets last: both go from fine to coarse",
+            edits=((CAT, "return torch.cat(logits[::-1], 1), torch.cat(deltas, 1)"),),
+        ),
+        Mistake(
+            "offsets in a plain list",
+            "the layers of the offsets stand in a Python list, where the module does not see them: they would be "
+            "neither trained nor saved nor moved to a GPU",
+            edits=((OFFSET_LAYERS, "self.offsets = [nn.Conv2d(c, a * 4, 3, padding=1) for c, a in levels]"),),
+        ),
+        Mistake(
+            "one output for all anchors of a cell",
+            "the anchors of a cell all get the same numbers: each has logits and offsets of its own, A times as many "
+            "channels",
+            edits=(
+                ("self.outputs = num_classes + 1", "self.outputs, self.counts = num_classes + 1, anchors_per_cell"),
+                (SCORE_LAYERS, SCORE_LAYERS.replace("a * self.outputs", "self.outputs")),
+                (OFFSET_LAYERS, OFFSET_LAYERS.replace("a * 4", "4")),
+                (CAT, "logits = [one.repeat_interleave(a, 1) for one, a in zip(logits, self.counts)]\n        "
+                 "deltas = [one.repeat_interleave(a, 1) for one, a in zip(deltas, self.counts)]\n        " + CAT),
+            ),
+        ),
+        Mistake(
+            "kernel of 1",
+            "a cell's eight neighbours have no part in its answers: the convolutions are 3×3, with a padding of 1",
+            edits=(
+                (SCORE_LAYERS, SCORE_LAYERS.replace("3, padding=1", "1")),
+                (OFFSET_LAYERS, OFFSET_LAYERS.replace("3, padding=1", "1")),
+            ),
+        ),
+        Mistake(
+            "results detached",
+            "no gradient leads from logits and deltas back to the layers: nothing would learn",
+            edits=((CAT, "return torch.cat(logits, 1).detach(), torch.cat(deltas, 1).detach()"),),
+        ),
+        Mistake(
+            "offsets detached",
+            "no gradient leads from the deltas back to the layers: those of the offsets would never learn",
+            edits=((CAT, "return torch.cat(logits, 1), torch.cat(deltas, 1).detach()"),),
+        ),
+        Mistake(
+            "softmax in evaluation",
+            "in evaluation the logits are probabilities: ssd_predict takes the softmax itself, and twice is too much",
+            edits=((CAT, "logits = torch.cat(logits, 1)\n        "
+                    "return logits if self.training else logits.softmax(-1), torch.cat(deltas, 1)"),),
+        ),
+        Mistake(
+            "sigmoid in the head",
+            "the logits lie between 0 and 1, as after a sigmoid: the loss and the prediction want the plain numbers",
+            edits=((CAT, "return torch.cat(logits, 1).sigmoid(), torch.cat(deltas, 1)"),),
+        ),
+        Mistake(
+            "tanh on the offsets",
+            "no offset is above 1: an offset is any number, for boxes far from their anchor too",
+            edits=((CAT, "return torch.cat(logits, 1), torch.cat(deltas, 1).tanh()"),),
+        ),
+        Mistake(
+            "features changed in place",
+            "the maps that came in were changed: the backbone's next layers use them as well",
+            edits=(("        logits, deltas = [], []\n",
+                    "        logits, deltas = [], []\n        for feature in features:\n            "
+                    "feature.detach().relu_()\n"),),
+        ),
+        Mistake(
+            "float64",
+            "the answers are float64 though the features are float32",
+            edits=((CAT, "return torch.cat(logits, 1).double(), torch.cat(deltas, 1).double()"),),
+        ),
+        Mistake(
+            "a dict",
+            "a dict came back: return two tensors, logits and deltas",
+            edits=((CAT, 'return {"logits": torch.cat(logits, 1), "deltas": torch.cat(deltas, 1)}'),),
+        ),
+        Mistake(
+            "a list of levels",
+            "each level's answers stand apart: join them to one tensor of logits and one of deltas",
+            edits=((CAT, "return logits, deltas"),),
+        ),
+        Mistake(
+            "features detached for the offsets",
+            "no gradient reaches the feature maps from the deltas: the backbone would learn classes and no boxes",
+            edits=(("offsets(feature)", "offsets(feature.detach())"),),
+        ),
+        Mistake(
             "features detached",
-            "no gradient reaches the feature maps: the backbone would never learn",
+            "the feature maps are detached, so no gradient of the logits reaches them: the backbone would never learn from it",
             edits=(("scores(feature)", "scores(feature.detach())"), ("offsets(feature)", "offsets(feature.detach())")),
         ),
     ],
@@ -278,6 +392,78 @@ MISTAKES = {
             edits=((APPENDED, "alone = nms(boxes[rows[order]], best[:top_k], iou_threshold)\n        "
                     'detections.append({"boxes": boxes[rows[order]][alone], "scores": best[:top_k][alone], "labels": labels[order][alone]})'),),
         ),  # fmt: skip
+        Mistake(
+            "one NMS for all classes",
+            "one NMS ran over all classes together, so a class pushed another out, even on the same anchor: an anchor may "
+            "give several classes, and NMS runs within each",
+            edits=((LOOP, "top, column = scores.max(1)\n        candidates = (top > score_threshold).nonzero().squeeze(1)\n"
+                    "        rows = candidates[nms(boxes[candidates], top[candidates], iou_threshold)]\n"
+                    "        labels = column[rows] + 1\n"),),
+        ),
+        Mistake(
+            "NMS on the anchors",
+            "NMS compared the anchors: what may repeat each other are the decoded and clipped boxes",
+            edits=((KEPT, KEPT.replace("boxes[candidates]", "anchors[candidates]")),),
+        ),
+        Mistake(
+            "the two thresholds swapped",
+            "scores were compared with iou_threshold and overlaps with score_threshold",
+            edits=(("    width, height = image_size", "    score_threshold, iou_threshold = iou_threshold, score_threshold\n"
+                    "    width, height = image_size"),),
+        ),
+        Mistake(
+            "labels not in the order of the scores",
+            "scores and boxes are sorted, the labels are not: one order for all three",
+            edits=((APPENDED, APPENDED.replace("labels[order]", "labels[:top_k]")),),
+        ),
+        Mistake(
+            "boxes as centre and size",
+            "the boxes are centre, width and height: give x1, y1, x2, y2",
+            edits=((APPENDED, "found = boxes[rows[order]]\n        found = torch.cat([(found[:, :2] + found[:, 2:]) / 2, "
+                    "found[:, 2:] - found[:, :2]], 1)\n        " + APPENDED.replace("boxes[rows[order]]", "found")),),
+        ),
+        Mistake(
+            "boxes as shares of the image",
+            "the boxes are shares of the image's width and height: give pixels",
+            edits=((APPENDED, APPENDED.replace("boxes[rows[order]]",
+                    "boxes[rows[order]] / boxes.new_tensor([width, height, width, height])")),),
+        ),  # fmt: skip
+        Mistake(
+            "NMS at exactly the threshold",
+            "a box whose IoU equals the threshold was dropped: it must overlap by more",
+            edits=((KEPT, KEPT.replace("iou_threshold", "iou_threshold - 1e-6")),),
+        ),
+        Mistake(
+            "variances swapped",
+            "0.1 and 0.2 changed places: 0.1 belongs to the centre, 0.2 to the size",
+            edits=((DECODED, "boxes = decode_boxes(delta, anchors, (0.2, 0.2, 0.1, 0.1))"),),
+        ),
+        Mistake(
+            "sizes without a limit",
+            "a size offset of 50 makes the box grow without limit: decode_boxes keeps it at 1000 / 16",
+            edits=((DECODED, "side = anchors[:, 2:] - anchors[:, :2]\n        centre = anchors[:, :2] + side * (0.5 + 0.1 * delta[:, :2])\n"
+                    "        half = side * (0.2 * delta[:, 2:]).exp() / 2\n        boxes = torch.cat([centre - half, centre + half], 1)"),),
+        ),
+        Mistake(
+            "softmax by exp and sum",
+            "exp of a logit of 100 is too large for float32: torch's softmax takes the largest logit off first",
+            edits=((PROBABILITIES, "(logits.exp() / logits.exp().sum(-1, keepdim=True))[..., 1:]"),),
+        ),
+        Mistake(
+            "no more than 400 candidates",
+            "of 1100 separate boxes not all are left: nothing but top_k limits their number",
+            edits=((KEPT, "candidates = candidates[scores[candidates, k].argsort(descending=True)[:400]]\n            " + KEPT),),
+        ),
+        Mistake(
+            "an equal share of top k for each class",
+            "a class got no more than its share of the top_k places: the best ones count, whatever their class",
+            edits=((KEPT, KEPT + "[: max(top_k // scores.shape[1], 1)]"),),
+        ),
+        Mistake(
+            "tuples for dicts",
+            "tuples came back: each image has a dict with boxes, scores and labels",
+            edits=(("    return detections", '    return [(one["boxes"], one["scores"], one["labels"]) for one in detections]'),),
+        ),
         Mistake(
             "NMS at the score threshold",
             "NMS used the score threshold: it has a threshold of its own, of IoU",

@@ -32,7 +32,7 @@ class SSDHead__channels_by_class_then_anchor(nn.Module):
         self.layers = nn.ModuleDict()
         for i, (c, a) in enumerate(zip(channels, anchors_per_cell)):
             for name, n in self.columns.items():
-                self.layers[f"{name}{i}"] = nn.Conv2d(c, a * n, kernel_size=1)
+                self.layers[f"{name}{i}"] = nn.Conv2d(c, a * n, kernel_size=3, padding=1)
 
     def forward(self, features):
         answers = []
