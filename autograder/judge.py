@@ -158,7 +158,7 @@ def _name_mistake(verdict):
     if best_share >= 0.7:
         verdict.mistake = best["name"]
         first = verdict.hidden if verdict.visible["passed"] else verdict.visible
-        first["message"] += mistake_words(best)
+        first["message"] += mistake_words([best])
 
 
 def _guarded(name, answer):

@@ -35,12 +35,12 @@ class CheckFailed(AssertionError):
         return ["Not yet: " + self.message]
 
 
-_state = {"name": None, "count": 0}
+_state = {"name": None, "count": 0, "passed": set()}
 
 
 def check(name, function):
     """Begin the checks of exercise `name`; refuse an answer that hands the work to the library function it rebuilds."""
-    _state.update(name=name, count=0)
+    _state.update(name=name, count=0, passed=set())
     call = library_call(name, function)
     if call:
         raise CheckFailed(library_message(name, call))
@@ -69,10 +69,8 @@ def same(actual, expected, hint="", *, rtol=1e-4, atol=1e-5):
     if problem:
         found = fingerprint(actual, hint)
         message = f"{problem}: {hint}" if hint else problem
-        mistake = named(_state["name"], found)
-        if mistake:
-            message += mistake_words(mistake)
-        raise CheckFailed(message, found)
+        raise CheckFailed(message + mistake_words(named(_state["name"], found, _state["passed"])), found)
+    _state["passed"].add(_digest(hint))
 
 
 def raises(error, words, function, *arguments, hint=""):
@@ -84,6 +82,7 @@ def raises(error, words, function, *arguments, hint=""):
     except error as caught:
         missing = [word for word in words if word not in str(caught)]
         if not missing:
+            _state["passed"].add(_digest(hint))
             return
         found = f"{type(caught).__name__}({str(caught)!r}), which does not say {', '.join(map(repr, missing))}"
         prints = fingerprint(f"{type(caught).__name__} lacks {missing}", hint)
@@ -93,10 +92,7 @@ def raises(error, words, function, *arguments, hint=""):
     else:
         found, prints = f"no error but {_short(result)}", fingerprint(result, hint)
     message = f"{found}, expected {error.__name__}: {hint}"
-    mistake = named(_state["name"], prints)
-    if mistake:
-        message += mistake_words(mistake)
-    raise CheckFailed(message, prints)
+    raise CheckFailed(message + mistake_words(named(_state["name"], prints, _state["passed"])), prints)
 
 
 CALLERS = "the arguments belong to the caller: work on a copy"
@@ -284,22 +280,27 @@ def known_mistakes():
 
 
 KNOWN = "\nThis is a known mistake "
+FEW = 3  # more mistakes than that with one value, and naming them all helps nobody
 
 
-def mistake_words(mistake):
-    """What a message ends with when the wrong result is that of a known mistake."""
-    return f"{KNOWN}({mistake['name']}): {mistake['message']}"
+def mistake_words(mistakes):
+    """What a message ends with when a wrong result is that of known mistakes; nothing where there is none."""
+    if len(mistakes) > 1:
+        return KNOWN + "of these: " + "; or ".join(f"({one['name']}) {one['message']}" for one in mistakes)
+    return "".join(f"{KNOWN}({one['name']}): {one['message']}" for one in mistakes)
 
 
-def named(exercise, found):
-    """The known mistake of the exercise that gives this fingerprint, or None where none or several do.
+def named(exercise, found, passed=frozenset()):
+    """The known mistakes of the exercise that give this fingerprint and pass the checks `passed`: a few, or none.
 
     Mistakes with the same message count as one. All zeros or all ones tell nothing: too many answers give them.
     """
-    mistakes = known_mistakes().get(exercise, [])
-    fitting = [mistake for mistake in mistakes if any(alike(found, one) for one in mistake["prints"])]
-    messages = {mistake["message"] for mistake in fitting}
-    return fitting[0] if len(messages) == 1 and not found["trivial"] else None
+    fitting = {}
+    for mistake in known_mistakes().get(exercise, []):
+        places = {one["at"] for one in mistake["prints"]}
+        if not places & set(passed) and any(alike(found, one) for one in mistake["prints"]):
+            fitting.setdefault(mistake["message"], mistake)
+    return [] if found["trivial"] or len(fitting) > FEW else list(fitting.values())
 
 
 # Handing the exercise to the library

@@ -494,9 +494,9 @@ def box_iou(boxes1, boxes2):
 
 # %% check="box_iou" points=3
 box = torch.tensor([[0.0, 0, 10, 10]])
+same(box_iou(box, torch.tensor([[2.0, 4, 7, 8]])), [[20 / 100]], "5 x 4 inside of 10 x 10")
 same(box_iou(box, torch.tensor([[3.0, 3, 13, 13]])), [[49 / 151]], "7 x 7 shared of 100 + 100 - 49")
 same(box_iou(box, box), [[1]], "a box and itself")
-same(box_iou(box, torch.tensor([[2.0, 4, 7, 8]])), [[20 / 100]], "5 x 4 inside of 10 x 10")
 two = torch.tensor([[0.0, 0, 4, 2], [2, 1, 6, 3]])
 three = torch.tensor([[0.0, 0, 4, 2], [0, 1, 4, 3], [2, 0, 4, 2]])
 pairs = [[1, 4 / 12, 4 / 8], [2 / 14, 4 / 12, 2 / 10]]

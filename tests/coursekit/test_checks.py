@@ -142,14 +142,26 @@ def test_a_known_mistake_is_named_in_the_message(monkeypatch):
     assert "known mistake" not in failure.value.message
 
 
-def test_values_that_two_mistakes_share_name_neither(monkeypatch):
+def test_values_that_two_mistakes_share_name_both_and_of_five_none(monkeypatch):
     wrong = torch.tensor([3.0])
-    rows = [{"name": n, "message": n, "prints": [fingerprint(wrong, "two times one")]} for n in ("thrice", "plus two")]
+    rows = [{"name": n, "message": f"{n}!", "prints": [fingerprint(wrong, "two times one")]} for n in "abcde"]
+    for count, words in ((2, "known mistake of these: (a) a!; or (b) b!"), (5, None)):
+        monkeypatch.setattr("coursekit.checks.known_mistakes", lambda: {"twice": rows[:count]})
+        check("twice", abs)
+        with pytest.raises(CheckFailed) as failure:
+            same(wrong, [2], "two times one")
+        assert words in failure.value.message if words else "known mistake" not in failure.value.message
+
+
+def test_a_mistake_that_fails_a_check_before_is_ruled_out_by_passing_it(monkeypatch):
+    wrong = torch.tensor([3.0])
+    now, before = fingerprint(wrong, "two times one"), fingerprint(wrong, "two times zero")
+    rows = [{"name": "a", "message": "a!", "prints": [before, now]}, {"name": "b", "message": "b!", "prints": [now]}]
     monkeypatch.setattr("coursekit.checks.known_mistakes", lambda: {"twice": rows})
     check("twice", abs)
-    with pytest.raises(CheckFailed) as failure:
+    same(torch.tensor([0.0]), [0], "two times zero")
+    with pytest.raises(CheckFailed, match=r"known mistake \(b\): b!"):
         same(wrong, [2], "two times one")
-    assert "known mistake" not in failure.value.message
 
 
 def test_values_that_two_spellings_of_a_mistake_share_name_it(monkeypatch):
