@@ -164,11 +164,13 @@ def _numeric(value):
     """Whether a plain value is one array of numbers: a number, or a list as regular as a tensor."""
     if not isinstance(value, (list, tuple)):
         return isinstance(value, numbers.Number)
+    if not all(_numeric(item) for item in value):
+        return False
     try:
         torch.tensor(value)
     except (ValueError, TypeError, RuntimeError, OverflowError):
         return False
-    return all(_numeric(v) for v in value)
+    return True
 
 
 def _number_difference(actual, expected, rtol, atol, at):

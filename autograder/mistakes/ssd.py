@@ -185,14 +185,6 @@ MISTAKES = {
             ),
         ),
         Mistake(
-            "kernel of 1",
-            "a cell's eight neighbours have no part in its answers: the convolutions are 3×3, with a padding of 1",
-            edits=(
-                (SCORE_LAYERS, SCORE_LAYERS.replace("3, padding=1", "1")),
-                (OFFSET_LAYERS, OFFSET_LAYERS.replace("3, padding=1", "1")),
-            ),
-        ),
-        Mistake(
             "results detached",
             "no gradient leads from logits and deltas back to the layers: nothing would learn",
             edits=((CAT, "return torch.cat(logits, 1).detach(), torch.cat(deltas, 1).detach()"),),

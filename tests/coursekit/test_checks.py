@@ -1,6 +1,7 @@
 import functools
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -69,6 +70,16 @@ def test_same_says_what_was_found_and_expected(actual, expected, words):
     with pytest.raises(CheckFailed) as failure:
         same(actual, expected, "look here")
     assert words in failure.value.message and failure.value.message.endswith("look here")
+
+
+def test_same_warns_of_nothing():
+    """nbgrader gives no point to a check cell that wrote to stderr."""
+    losses = tuple(torch.tensor([1.0, 2.0], requires_grad=True) * 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        same(losses, (torch.tensor(2.0), torch.tensor(4.0)), "hint")
+        with pytest.raises(CheckFailed):
+            same(losses, (2, 4), "hint")
 
 
 def test_same_compares_whole_numbers_exactly():
