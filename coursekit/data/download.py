@@ -429,7 +429,7 @@ def _read_coco_val2017(folder, split):
 
 def _coco_val2017_archives(split):
     # cocodataset.org publishes no checksums. These are the MD5 that PaddleDetection (ppdet/utils/download.py)
-    # and MLCommons' inference benchmark check the same two files against.
+    # checks the same two files against.
     site = "http://images.cocodataset.org"
     labels = {"instances_val2017.json": None}
     return [
