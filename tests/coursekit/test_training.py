@@ -539,6 +539,7 @@ def test_a_notebook_counts_as_watched_only_with_a_front_end(monkeypatch):
 
 
 def test_the_live_curve_is_one_figure_drawn_again_and_again(monkeypatch):
+    pytest.importorskip("IPython", reason="no notebook runs without it")
     import IPython.display
     import matplotlib
 

@@ -46,6 +46,7 @@ def test_exercise_has_three_other_forms(name):
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_starter_fails(name):
+    pytest.importorskip("nbgrader", reason="the release is made with nbgrader")
     from autograder.build import expand, released
 
     path = next(path for path in sources() if path.parent.name == EXERCISES[name].lesson)
