@@ -1,8 +1,8 @@
-"""submitted/STUDENT/NN_topic/topic.ipynb -> autograded notebooks, gradebook, feedback, marks and a report.
+"""submitted/STUDENT/NN_topic/topic.ipynb -> results, autograded notebooks, gradebook, feedback, marks, a report.
 
-A hand-in has a grading process of its own, which restores its cells (`handin`) and watches a second one in
-which the student's code runs. What hangs or dies there costs the exercise it happened in: the process is
-ended, forked anew, and goes on behind it. Only the parent writes to nbgrader's gradebook.
+A `Job` holds all that decides the marks of one hand-in, and `grade_one` makes a result of it wherever it runs.
+The parent reads hand-ins, gives jobs to workers (forked processes, each grading one hand-in after another) and
+writes what comes back. Gradebook and pages are made of the results at the end.
 """
 
 import collections
@@ -14,48 +14,58 @@ import signal
 import sys
 import tempfile
 import time
-import warnings
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 
-from . import handin
+from . import handin, results
+from .gradebook import COURSE  # noqa: F401 (its name of old)
 from .judge import Verdict, _grading, _warm, judge_function, refused
 from .lessons import ROOT, sources
-from .pages import write_text
 
-COURSE = "object-detection"  # as in nbgrader_config.py
 BUDGET = 10  # a hand-in may take so many times the limit of one exercise
+TRIES = 2  # so often a hand-in is given to a worker that dies of it
+OWN_FILES = ("timestamp.txt", "feedback.html")  # what collecting leaves beside a notebook
 
 
 class GradingError(ValueError):
-    """Grading cannot begin; says what was found and what is expected."""
+    """Grading cannot begin or end; says what was found and what is expected."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One hand-in: where it lies and where its results go."""
+    """All that decides the marks of one hand-in; small enough to be sent to another process or machine.
+
+    `content`: the bytes of the notebook, or None where there is nothing to grade; `trouble` then says why.
+    `beside`: names of the other files of its folder. `timestamp`: when it was handed in, as found, or "".
+    """
 
     student: str
     lesson: handin.Lesson
-    folder: Path
-    output: Path
+    key: str
     timeout: float
-
-    @property
-    def notebook(self):
-        return self.folder / f"{self.lesson.topic}.ipynb"
-
-    @property
-    def result(self):
-        return self.output / "results" / self.student / f"{self.lesson.name}.json"
-
-    @property
-    def autograded(self):
-        return self.output / "autograded" / self.student / self.lesson.name / self.notebook.name
+    content: bytes | None = None
+    trouble: str | None = None
+    beside: tuple = ()
+    timestamp: str = ""
 
 
-def grade(root=ROOT, submitted=None, output=None, *, lessons=(), students=(), processes=None, timeout=30.0):
+def grade(
+    root=ROOT,
+    submitted=None,
+    output=None,
+    *,
+    lessons=(),
+    students=(),
+    processes=None,
+    timeout=30.0,
+    force=False,
+    run=None,
+):
     """Grade the hand-ins of `submitted` and write everything to `output`; the path of the report.
+
+    What was graded before, with the same checks in the same environment, is not graded again. A run that was
+    stopped or killed goes on where it was.
 
     Args:
         root (path): the course, with `solutions/`.
@@ -63,13 +73,13 @@ def grade(root=ROOT, submitted=None, output=None, *, lessons=(), students=(), pr
         lessons, students: names; all unless given.
         processes (int): hand-ins graded at a time; one a core unless given.
         timeout (float): seconds for a cell, or for an exercise's checks; a hand-in has ten times that.
+        force (bool): grade also what did not change.
+        run: `run(jobs) -> iterator of (job, result)`, in any order; forked processes unless given.
 
     Raises:
-        GradingError: when there is nothing to grade, or a name is unknown.
+        GradingError: when there is nothing to grade, a name is unknown, or the gradebook is in use.
     """
-    from tqdm import tqdm
-
-    from . import pages
+    from . import gradebook, pages
 
     root = Path(root).resolve()
     submitted = Path(submitted or root / "submitted").resolve()
@@ -77,23 +87,31 @@ def grade(root=ROOT, submitted=None, output=None, *, lessons=(), students=(), pr
     known = {path.parent.name: path for path in sources(root)}
     found, left_out = _find(submitted, known, lessons, students)
     loaded = {name: handin.load_lesson(known[name]) for name in sorted({lesson for _, lesson in found})}
-    jobs = [
-        Job(student, loaded[lesson], submitted / student / lesson, output, timeout)
-        for student, lesson in found
-    ]
+    gradebook.fits(output, loaded)
+    sandbox, isolation = None, "none"
+    where = results.environment(isolation, timeout=timeout)
+    hashes = {name: results.lesson_hash(lesson) for name, lesson in loaded.items()}
+    protected = handin.files_of(root / "solutions", root / "autograder", output / "gradebook.db", output / "results")
+
+    def jobs():
+        for student, name in found:
+            job = _job(submitted / student / name, student, loaded[name], hashes[name], where, timeout, protected)
+            if not force and _is_graded(output, job):
+                progress.update(graded=False)
+            else:
+                yield job
+
     output.mkdir(parents=True, exist_ok=True)
-    with _gradebook(output) as gradebook:
-        for lesson in loaded.values():
-            _register(gradebook, lesson)
-        # disable=None: no bar where nobody watches
-        with tqdm(total=len(jobs), unit="hand-in", disable=None) as bar:
-            for job in _in_parallel(jobs, processes or os.cpu_count() or 1):
-                _fold(gradebook, job)
-                bar.update()
-        for lesson in known.keys() - loaded.keys():  # graded before: they stay in the report
-            if (output / "results").is_dir() and any((output / "results").glob(f"*/{lesson}.json")):
-                loaded[lesson] = handin.load_lesson(known[lesson])
-        return pages.write(output, gradebook, loaded, left_out)
+    run = run or (lambda jobs: in_processes(jobs, processes or os.cpu_count() or 1, sandbox))
+    with _Progress(len(found)) as progress:
+        for job, result in run(jobs()):
+            _save(output, job, result, isolation)
+            progress.update(graded=True)
+    everything, notes = results.load_all(output)
+    for name in {result["lesson"] for result in everything} & known.keys() - loaded.keys():
+        loaded[name] = handin.load_lesson(known[name])  # graded before: they stay in the report
+    marks = gradebook.fold(output, loaded, everything)
+    return pages.write(output, everything, marks, loaded, [*left_out, *notes], isolation)
 
 
 def _find(submitted, known, lessons, students):
@@ -117,15 +135,20 @@ def _find(submitted, known, lessons, students):
                 f"{ascii(student)}: the name of this folder is not UTF-8; rename it and grade again"
             )
             continue
+        if (submitted / student).is_symlink():
+            left_out.append(f"{student}: is a link to a folder; left out, expected the folder itself")
+            continue
         for folder in sorted((submitted / student).iterdir()):
-            if folder.name in known and folder.is_dir():
+            name = folder.name if _writable(folder.name) else ascii(folder.name)
+            if folder.name in known and folder.is_symlink():
+                left_out.append(f"{student}/{name}: is a link to a folder; left out, expected the folder itself")
+            elif folder.name in known and folder.is_dir():
                 if not lessons or folder.name in lessons:
                     found.append((student, folder.name))
             elif not folder.name.startswith("."):
-                name = folder.name if _writable(folder.name) else ascii(folder.name)
                 left_out.append(f"{student}/{name}: no lesson of the course has this name; left out")
     for note in left_out:
-        print(f"autograder: {note}", file=sys.stderr)
+        print(f"autograder: {note!a}"[:500] if not note.isprintable() else f"autograder: {note}", file=sys.stderr)
     if not found:
         raise GradingError(
             f"no hand-in in {submitted}; expected {submitted.name}/STUDENT/NN_topic/topic.ipynb"
@@ -140,91 +163,221 @@ def _writable(name):
         return False
 
 
-def _gradebook(output):
-    from nbgrader.api import Gradebook
-
-    url, before = f"sqlite:///{output / 'gradebook.db'}", os.environ.get("PATH", "")
-    # nbgrader calls `alembic` by its name, which stands beside this Python, activated or not.
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
+def _job(folder, student, lesson, lesson_hash, environment, timeout, protected):
+    """The job of the hand-in in `folder`."""
+    content, trouble, timestamp = None, None, ""
+    name = f"{lesson.topic}.ipynb"
     try:
-        return Gradebook(url, COURSE)
-    finally:
-        os.environ["PATH"] = before
+        content = handin.fetch(folder / name, protected)
+    except handin.Unreadable as error:
+        trouble = str(error)
+    with contextlib.suppress(handin.Unreadable, UnicodeDecodeError):
+        timestamp = handin.fetch(folder / "timestamp.txt", protected, largest=200).decode().strip()
+    others = sorted(ascii(path.name)[1:-1] for path in folder.iterdir() if path.name not in (name, *OWN_FILES))
+    beside = tuple(other[:80] for other in others if not other.startswith("."))
+    parts = [student, timestamp, *beside, "trouble" if content is None else "content", content or trouble or b""]
+    key = results.key(lesson_hash, parts, environment)
+    return Job(student, lesson, key, timeout, content, trouble, beside, timestamp)
 
 
-def _resources(gradebook, lesson, student=""):
-    names = {
-        "notebook": lesson.topic,
-        "assignment": lesson.name,
-        "student": student,
-        "db_url": str(gradebook.engine.url),
+def _autograded(output, job):
+    return output / "autograded" / job.student / job.lesson.name / f"{job.lesson.topic}.ipynb"
+
+
+def _is_graded(output, job):
+    done = results.path_of(output, job.student, job.lesson.name, job.key)
+    return done.exists() and _autograded(output, job).exists()
+
+
+def _save(output, job, result, isolation):
+    """Write the graded notebook and then the result, each whole or not at all."""
+    results.write_text(_autograded(output, job), result.pop("notebook"))
+    if job.timestamp:
+        results.write_text(_autograded(output, job).with_name("timestamp.txt"), job.timestamp + "\n")
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    results.save(output, {**result, "key": job.key, "when": now, "isolation": isolation})
+
+
+class _Progress:
+    """Hand-ins done, how many a minute, and time left: a bar, or a line now and then where no terminal shows one."""
+
+    def __init__(self, total, every=10.0):
+        from tqdm import tqdm
+
+        tqdm.monitor_interval = 0  # its thread may not be there when a worker forks
+        self.bar = tqdm(total=total, disable=None, dynamic_ncols=True, bar_format="{bar} {desc}")
+        self.total, self.every = total, every
+        self.graded = self.unchanged = 0
+        self.begun = self.told = time.monotonic()
+
+    def __str__(self):
+        done, seconds = self.graded + self.unchanged, time.monotonic() - self.begun
+        left = round((self.total - done) * seconds / max(self.graded, 1))
+        rate = f"{60 * self.graded / max(seconds, 1e-3):.0f} a minute, {left // 60}:{left % 60:02} left"
+        return f"{done} of {self.total} hand-ins" + (f", {rate}" if self.graded else "")
+
+    def update(self, graded):
+        if graded:
+            self.graded += 1
+        else:
+            self.unchanged += 1
+        self.bar.set_description_str(str(self), refresh=False)
+        self.bar.update()
+        if self.bar.disable and time.monotonic() - self.told > self.every:
+            self.told = time.monotonic()
+            print(f"autograder: {self}", file=sys.stderr)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.bar.close()
+        told = f"{self.graded} graded, {self.unchanged} unchanged since they were graded"
+        print(f"autograder: {told}", file=sys.stderr)
+
+
+def grade_one(job, sandbox=None):
+    """The result of one hand-in, as plain data: a function of the job, and nothing is written.
+
+    Of a check cell the score is its points or 0; of a written answer None, or 0 where nothing was written.
+    """
+    started = time.monotonic()
+    trouble, verdicts = job.trouble, {}
+    hand_in = handin.nothing(job.lesson)
+    if job.content is not None:
+        try:
+            cells, notes = handin.read(job.content, f"{job.lesson.topic}.ipynb")
+        except handin.Unreadable as error:
+            trouble = str(error)
+        else:
+            hand_in = handin.restore(job.lesson, cells, notes)
+            if job.beside:
+                hand_in.findings.append(f"files beside the notebook, ignored: {', '.join(job.beside[:5])}")
+            verdicts = judge_hand_in(job.lesson, hand_in, job.timeout)
+    return _result(job, hand_in, verdicts, trouble, time.monotonic() - started)
+
+
+def not_graded(job, reason):
+    """The result of a hand-in that could not be graded, and why."""
+    return _result(job, handin.nothing(job.lesson), {}, reason, 0.0)
+
+
+def _result(job, hand_in, verdicts, trouble, seconds):
+    outcomes, scores, exercises = {}, {}, {}
+    for name, exercise in job.lesson.exercises.items():
+        verdict = verdicts.get(name) or refused(exercise, trouble or "not graded")
+        exercises[name] = asdict(verdict)
+        for check in exercise.checks:  # a refused answer has no parts
+            outcome = verdict.parts.get(check.grade_id, verdict.visible["message"])
+            outcomes[check.grade_id] = outcome
+            scores[check.grade_id] = check.points if outcome is None else 0
+    own = [cell for cell in hand_in.cells if cell.role in ("exercise", "written")]
+    scores.update({cell.name: None if cell.edited else 0 for cell in own if cell.role == "written"})
+    return {
+        "student": job.student,
+        "lesson": job.lesson.name,
+        "timestamp": job.timestamp,
+        "trouble": trouble,
+        "findings": hand_in.findings,
+        "seconds": round(seconds, 3),
+        "exercises": exercises,
+        "scores": scores,
+        "answers": {cell.name: results.text_hash(cell.source) if cell.edited else None for cell in own},
+        "notebook": handin.graded_notebook(job.lesson, hand_in, outcomes),
     }
-    return {"nbgrader": names}
 
 
-def _register(gradebook, lesson):
-    """Tell nbgrader's gradebook the lesson's cells and points, as `nbgrader generate_assignment` does."""
-    import nbformat
-    from nbgrader.preprocessors import SaveCells
+def in_processes(jobs, processes, sandbox=None):
+    """Grade `jobs` in forked workers, at most `processes` at a time; yield (job, result) as each is done.
 
-    gradebook.update_or_create_assignment(lesson.name)
-    notebook = nbformat.v4.new_notebook(cells=lesson.cells, metadata=lesson.metadata)
+    A worker grades one hand-in after another. One that dies, or takes far longer than its hand-in may, is
+    replaced; its hand-in is tried once more. `jobs` are taken one by one, as a worker comes free.
+    """
+    jobs, again = iter(jobs), collections.deque()
+    idle, busy, tries = [], {}, collections.Counter()
     try:
-        SaveCells().preprocess(notebook, _resources(gradebook, lesson))
-    except RuntimeError as error:
-        raise GradingError(
-            f"{lesson.name} has other graded cells than when it was first graded ({error}); grade into a new "
-            f"--output, or take the lesson out of the gradebook: nbgrader db assignment remove {lesson.name}"
-        ) from None
-
-
-def _fold(gradebook, job):
-    """Save one hand-in's scores as nbgrader's autograde does: a manual score that is there stays."""
-    import nbformat
-    from nbgrader.preprocessors import SaveAutoGrades
-    from nbgrader.utils import parse_utc
-
-    lesson, submission = job.lesson, {}
-    gradebook.update_or_create_student(job.student)
-    with contextlib.suppress(OSError, ValueError, OverflowError):  # none, or not a time
-        submission["timestamp"] = parse_utc((job.folder / "timestamp.txt").read_text().strip())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nbgrader's own way with SQLAlchemy
-        gradebook.update_or_create_submission(lesson.name, job.student, **submission)
-    notebook = nbformat.read(job.autograded, as_version=4)
-    save = SaveAutoGrades()
-    save.gradebook, save.student_id = gradebook, job.student
-    save.notebook_id, save.assignment_id = lesson.topic, lesson.name
-    for number, cell in enumerate(notebook.cells):
-        save.preprocess_cell(cell, _resources(gradebook, lesson, job.student), number)
-
-
-def _in_parallel(jobs, processes):
-    """Grade each job in a process of its own, at most `processes` at a time; yield each when done."""
-    _warm_up()
-    context = _context()
-    waiting, running = collections.deque(jobs), {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < processes:
-                job = waiting.popleft()
-                job.result.unlink(missing_ok=True)
-                process = context.Process(target=_grade_one, args=(job,))
-                process.start()
-                running[process.sentinel] = process, job, time.monotonic() + (BUDGET + 1) * job.timeout + 60
-            for sentinel in multiprocessing.connection.wait(list(running), timeout=1.0):
-                process, job, _ = running.pop(sentinel)
-                process.join()
-                if not job.result.exists():
-                    trouble = f"its grading process ended (exit code {process.exitcode})"
-                    _record(job, handin.nothing(job.lesson), {}, trouble)
-                yield job
-            for process, _, latest in running.values():
-                if time.monotonic() > latest:
-                    process.kill()
+        while True:
+            while len(busy) < processes and (job := again.popleft() if again else next(jobs, None)) is not None:
+                worker = idle.pop() if idle else _Worker(sandbox, [*idle, *busy])
+                tries[job.student, job.lesson.name] += 1
+                worker.begin(job)
+                busy[worker] = job
+            if not busy:
+                return
+            for worker in _ready(busy):
+                job, result, reason = busy.pop(worker), *worker.answer()
+                if reason is None:
+                    idle.append(worker)
+                elif tries[job.student, job.lesson.name] < TRIES:
+                    again.append(job)
+                    continue
+                else:
+                    result = not_graded(job, f"{reason}, {TRIES} times")
+                yield job, result
     finally:
-        for process, _, _ in running.values():
-            process.terminate()
+        for worker in [*idle, *busy]:
+            worker.end()
+
+
+def _ready(workers):
+    """Those of the workers that have an answer, died, or are late."""
+    ends = {end: worker for worker in workers for end in (worker.pipe, worker.process.sentinel)}
+    left = min(worker.latest for worker in workers) - time.monotonic()
+    done = {ends[end] for end in multiprocessing.connection.wait(list(ends), timeout=max(0.0, left))}
+    return done or {worker for worker in workers if time.monotonic() >= worker.latest}
+
+
+class _Worker:
+    """A process that grades hand-ins, seen from the parent."""
+
+    def __init__(self, sandbox, others):
+        _warm_up()
+        self.pipe, theirs = _context().Pipe()
+        # The ends of the others' pipes must close with the parent, so that they see it end.
+        ends = [self.pipe, *(other.pipe for other in others)] if hasattr(os, "fork") else []
+        self.process = _context().Process(target=_work, args=(theirs, ends, sandbox))
+        self.process.start()
+        theirs.close()
+        self.latest = float("inf")
+
+    def begin(self, job):
+        self.latest = time.monotonic() + (BUDGET + 1) * job.timeout + 60
+        with contextlib.suppress(OSError):  # dead already: `answer` says so
+            self.pipe.send(job)
+
+    def answer(self):
+        """`(result, None)`, or `(None, why there is none)`."""
+        try:
+            if self.pipe.poll():
+                return json.loads(self.pipe.recv_bytes()), None
+        except (EOFError, OSError, ValueError):
+            pass
+        late = time.monotonic() >= self.latest
+        if not late:
+            self.process.join(5)
+        code = self.process.exitcode
+        self.end()
+        return None, f"its grading process {'took too long' if late else f'ended (exit code {code})'}"
+
+    def end(self):
+        self.pipe.close()  # an idle worker ends by itself, others are told to
+        for stop in (self.process.terminate, self.process.kill):
+            stop()
+            self.process.join(3)
+            if not self.process.is_alive():
+                return
+
+
+def _work(pipe, others, sandbox):
+    """What a worker does: take a job, send its result; until there are no more."""
+    for end in others:
+        end.close()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            result = grade_one(pipe.recv(), sandbox)
+            pipe.send_bytes(json.dumps(result).encode())
 
 
 def _context():
@@ -238,45 +391,6 @@ def _warm_up():
     import IPython.core.interactiveshell  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import nbformat  # noqa: F401
-
-
-def _grade_one(job):
-    """The grading process of one hand-in."""
-    started = time.monotonic()
-    trouble, verdicts = None, {}
-    try:
-        hand_in = handin.restore(job.lesson, handin.read(job.notebook))
-    except handin.Unreadable as error:
-        trouble, hand_in = str(error), handin.nothing(job.lesson)
-    else:
-        own = (job.notebook.name, "timestamp.txt")
-        names = sorted(path.name for path in job.folder.iterdir())
-        if extra := [name for name in names if name not in own and not name.startswith(".")]:
-            hand_in.findings.append(f"files beside the notebook, ignored: {', '.join(extra[:5])}")
-        verdicts = judge_hand_in(job.lesson, hand_in, job.timeout)
-    _record(job, hand_in, verdicts, trouble, time.monotonic() - started)
-
-
-def _record(job, hand_in, verdicts, trouble=None, seconds=0.0):
-    """Write the graded notebook and then the result, each whole or not at all."""
-    import nbformat
-
-    outcomes, exercises = {}, {}
-    for name, exercise in job.lesson.exercises.items():
-        verdict = verdicts.get(name) or refused(exercise, trouble or "not graded")
-        exercises[name] = asdict(verdict)
-        for check in exercise.checks:  # a refused answer has no parts
-            outcomes[check.grade_id] = verdict.parts.get(check.grade_id, verdict.visible["message"])
-    write_text(job.autograded, nbformat.writes(handin.graded_notebook(job.lesson, hand_in, outcomes)))
-    result = {
-        "student": job.student,
-        "lesson": job.lesson.name,
-        "trouble": trouble,
-        "findings": hand_in.findings,
-        "seconds": round(seconds, 2),
-        "exercises": exercises,
-    }
-    write_text(job.result, json.dumps(result, indent=1) + "\n")
 
 
 def judge_hand_in(lesson, hand_in, timeout=30.0):

@@ -5,14 +5,25 @@ outputs, check and setup cells all come from the lesson. What had to be put righ
 """
 
 import ast
+import collections
+import contextlib
 import copy
+import functools
+import json
+import operator
+import os
 import re
-import warnings
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .build import expand, released
 from .lessons import exercises_of
+
+LARGEST = 100 * 10**6  # bytes of a hand-in
+LARGE = 10 * 10**6  # worth a note
+MEMORY = 200 * 10**6  # for what a notebook becomes when read, and ten times its size
+MOST_CELLS = 2000
 
 
 class Unreadable(ValueError):
@@ -97,54 +108,170 @@ def grade_id(cell):
     return cell.metadata.get("nbgrader", {}).get("grade_id", "")
 
 
-def read(path):
-    """The cells of a submitted notebook.
+def fetch(path, protected=frozenset(), largest=LARGEST):
+    """The bytes of a submitted file. Nothing but a regular file is opened for more than a look.
+
+    Args:
+        protected: (device, inode) of the course's own files, as `files_of` gives: a hard link to one is refused.
+        largest (int): in bytes.
 
     Raises:
-        Unreadable: when the file is missing, empty, a link, no notebook, or without cells.
+        Unreadable: when it is missing, a link, no file, too large, or may not be read.
     """
-    import nbformat
-
     path = Path(path)
     if path.is_symlink():
         raise Unreadable(f"{path.name} is a link, expected the notebook itself")
-    if not path.is_file():
-        others = sorted(other.name for other in path.parent.glob("*.ipynb"))
-        found = (
-            f"found {', '.join(others)}: rename it and grade again" if others else "no notebook was handed in"
-        )
-        raise Unreadable(f"there is no {path.name}; {found}")
-    text = path.read_bytes()
-    if not text.strip():
-        raise Unreadable(f"{path.name} is empty ({len(text)} bytes)")
+    # Not waiting, or a named pipe would be waited at for ever.
+    flags = [getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # ids that are missing or double: every id is given anew
-            notebook = nbformat.reads(text.decode("utf-8-sig"), as_version=4)
-        cells = [(str(cell["cell_type"]), _text(cell["source"]), cell) for cell in notebook["cells"]]
+        file = os.open(path, functools.reduce(operator.or_, flags, os.O_RDONLY))
+    except FileNotFoundError:
+        others = sorted(ascii(other.name)[1:-1] for other in path.parent.glob("*.ipynb"))
+        found = f"found {', '.join(others[:3])}: rename it and grade again" if others else "no notebook was handed in"
+        raise Unreadable(f"there is no {path.name}; {found}") from None
+    except OSError as error:
+        raise Unreadable(f"{path.name} cannot be opened ({error.strerror}), expected a file") from None
+    with open(file, "rb") as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise Unreadable(f"{path.name} is no regular file (a folder, pipe or device?), expected the notebook itself")
+        if (about.st_dev, about.st_ino) in protected:
+            raise Unreadable(f"{path.name} is a file of the course under another name, expected the student's own")
+        content = file.read(largest + 1) if about.st_size <= largest else None
+    if content is None or len(content) > largest:
+        size = f"{max(about.st_size, largest + 1) / 1e6:.0f} MB"
+        raise Unreadable(f"{path.name} has {size}, at most {largest / 1e6:.0f} MB are read: clear its outputs, save it")
+    return content
+
+
+def files_of(*places):
+    """(device, inode) of every file in the places, which are files and folders."""
+    found = set()
+    for place in map(Path, places):
+        for path in [place, *place.rglob("*")] if place.is_dir() else [place]:
+            with contextlib.suppress(OSError):
+                about = path.lstat()
+                if stat.S_ISREG(about.st_mode):
+                    found.add((about.st_dev, about.st_ino))
+    return frozenset(found)
+
+
+def read(content, name="the notebook"):
+    """`(cells, notes)` of a submitted notebook's bytes: (type, source, what else of it matters) for each cell.
+
+    Read with nothing taken for granted: of format 2 to 4, without validating, and outputs are left behind.
+
+    Raises:
+        Unreadable: when it is empty, no notebook, or without cells.
+    """
+    if not content.strip():
+        raise Unreadable(f"{name} is empty ({len(content)} bytes)")
+    notes = []
+    encoding = json.detect_encoding(content)
+    try:
+        with _memory(10 * len(content) + MEMORY):
+            text = content.decode(encoding, "replace")
+            notebook = json.loads(text)
     except Exception as error:  # a broken file raises whatever its breakage leads to
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
-        raise Unreadable(f"{path.name} is not a notebook ({reason})") from None
+        raise Unreadable(f"{name} is not a notebook ({reason})") from None
+    if not isinstance(notebook, dict):
+        raise Unreadable(f"{name} is not a notebook (a JSON {type(notebook).__name__}, expected an object with cells)")
+    if "\ufffd" in text and not _decodes(content, encoding):
+        notes.append("the file is not valid UTF-8; what could not be read was replaced by \ufffd")
+    found, sheets = notebook.get("cells"), notebook.get("worksheets")
+    if not isinstance(found, list) and isinstance(sheets, list):
+        notes.append("the notebook has an old format (3 or before) and was converted")
+        sheets = [sheet.get("cells") for sheet in sheets if isinstance(sheet, dict)]
+        found = [cell for cells in sheets if isinstance(cells, list) for cell in cells]
+    if not isinstance(found, list) or not found:
+        raise Unreadable(f"{name} is a notebook without cells")
+    if len(found) > MOST_CELLS:
+        raise Unreadable(f"{name} has {len(found)} cells, at most {MOST_CELLS} are read: is it the lesson's notebook?")
+    cells = [_cell(cell) for cell in found if isinstance(cell, dict) and isinstance(cell.get("cell_type"), str)]
+    if len(cells) < len(found):
+        notes.append(f"{len(found) - len(cells)} of {len(found)} cells are no notebook cells; left out")
     if not cells:
-        raise Unreadable(f"{path.name} is a notebook without cells")
-    return cells
+        raise Unreadable(f"{name} is a notebook without cells")
+    if len(content) > LARGE:
+        notes.append(f"the file has {len(content) / 1e6:.0f} MB; its outputs were not read")
+    if language := _other_language(notebook.get("metadata")):
+        notes.append(f"the notebook was saved with a kernel for {language}; it was graded as Python")
+    ids = collections.Counter(about["id"] for _, _, about in cells if about["id"])
+    if twice := [one for one, times in ids.items() if times > 1]:
+        notes.append(f"{len(twice)} cell ids stand more than once, such as {_short(twice[0])}")
+    return cells, notes
 
 
-def _text(source):
-    return "".join(source) if isinstance(source, list) else str(source)
+def _cell(cell):
+    """(type, source, grade id and id) of a cell, whatever it holds."""
+    source = cell.get("source", cell.get("input", ""))  # input: of format 3 and before
+    if isinstance(source, list):
+        source = "".join(line for line in source if isinstance(line, str))
+    source = source if isinstance(source, str) else ""
+    source = source.encode("utf-8", "replace").decode()  # a lone surrogate could not be written anywhere
+    meta = cell.get("metadata")
+    meta = meta.get("nbgrader") if isinstance(meta, dict) else None
+    name, key = meta.get("grade_id") if isinstance(meta, dict) else None, cell.get("id")
+    about = {"grade_id": name if isinstance(name, str) else None, "id": key if isinstance(key, str) else None}
+    return "code" if cell["cell_type"] == "code" else "markdown", source, about
 
 
-def restore(lesson, submitted):
+def _decodes(content, encoding):
+    try:
+        content.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _other_language(metadata):
+    """The language of the kernel that a notebook names, where it is not Python."""
+    metadata = metadata if isinstance(metadata, dict) else {}
+    for part, key in (("language_info", "name"), ("kernelspec", "language")):
+        language = metadata[part].get(key) if isinstance(metadata.get(part), dict) else None
+        if isinstance(language, str) and language:
+            return None if language.lower() in ("python", "ipython") else _short(language)
+    return None
+
+
+def _short(text):
+    """A student's text as it may stand in a note: one line, not long."""
+    text = " ".join(text.encode("utf-8", "replace").decode().split())
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+@contextlib.contextmanager
+def _memory(more):
+    """At most so many bytes more than now, where the system can say so: a MemoryError instead of a dead machine."""
+    try:
+        import resource
+
+        with open("/proc/self/status") as status:
+            now = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmData"))
+        before = resource.getrlimit(resource.RLIMIT_DATA)
+    except (ImportError, OSError, StopIteration):
+        yield
+        return
+    allowed = now + more if before[1] == resource.RLIM_INFINITY else min(now + more, before[1])
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+def restore(lesson, submitted, notes=()):
     """The hand-in with every cell of the lesson in its place.
 
     A cell is known by its grade id, else by its cell id, else by its text, an exercise's also by what it
     defines. Where a cell stands twice, the last one that the student changed counts.
 
     Args:
-        submitted: what `read` gave.
+        submitted, notes: what `read` gave.
     """
     template = {cell.id: cell for cell in lesson.cells}
-    findings, cells = [], []
+    findings, cells = list(notes), []
     owners = _owners(lesson, template, submitted, findings)
     counts = {}
     for number, owner in enumerate(owners):
@@ -194,11 +321,9 @@ def _owners(lesson, template, submitted, findings):
     by_text = {_trimmed(text): key for key, text in reversed(lesson.released.items()) if text.strip()}
     owners, repaired = [], []
     for _, source, cell in submitted:
-        meta = cell.get("metadata", {}).get("nbgrader")
-        name = meta.get("grade_id") if isinstance(meta, dict) else None
-        owner = by_grade_id.get(name) if isinstance(name, str) else None
+        owner = by_grade_id.get(cell["grade_id"])
         if owner is None:
-            key = cell.get("id")
+            key = cell["id"]
             owner = key if key in template else by_text.get(_trimmed(source))
             if owner is not None and grade_id(template[owner]):
                 repaired.append(grade_id(template[owner]))
@@ -283,30 +408,25 @@ def definitions(source):
 
 
 def graded_notebook(lesson, hand_in, outcomes):
-    """The notebook in nbgrader's format: a check cell has its outcome as output, where nbgrader reads marks.
+    """The notebook's text in nbgrader's format: a check cell's outcome is its output, where nbgrader reads marks.
 
     Args:
         outcomes: grade id of a check cell -> None where it passed, else the message.
     """
-    import nbformat
-
-    notebook = nbformat.v4.new_notebook(metadata=copy.deepcopy(lesson.metadata))
+    cells = []
     for number, cell in enumerate(hand_in.cells):
-        make = nbformat.v4.new_code_cell if cell.type == "code" else nbformat.v4.new_markdown_cell
-        made = make(cell.source, id=f"added-{number}" if cell.lesson is None else cell.lesson.id)
+        made = {"cell_type": cell.type, "id": f"added-{number}", "metadata": {}, "source": cell.source}
         if cell.lesson is not None:
-            made.metadata = copy.deepcopy(cell.lesson.metadata)
-        if cell.role == "check":
-            made.outputs = [_output(cell.name, outcomes[cell.name])]
-        notebook.cells.append(made)
-    return notebook
+            made.update(id=cell.lesson.id, metadata=cell.lesson.metadata)
+        if cell.type == "code":
+            outputs = [_output(cell.name, outcomes[cell.name])] if cell.role == "check" else []
+            made.update(execution_count=None, outputs=outputs)
+        cells.append(made)
+    notebook = {"cells": cells, "metadata": lesson.metadata, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(notebook, ensure_ascii=False, indent=1) + "\n"
 
 
 def _output(name, message):
-    import nbformat
-
     if message is None:
-        return nbformat.v4.new_output("stream", name="stdout", text=f"{name}: passed\n")
-    return nbformat.v4.new_output(
-        "error", ename="CheckFailed", evalue=message, traceback=[f"Not yet: {message}"]
-    )
+        return {"output_type": "stream", "name": "stdout", "text": f"{name}: passed\n"}
+    return {"output_type": "error", "ename": "CheckFailed", "evalue": message, "traceback": [f"Not yet: {message}"]}

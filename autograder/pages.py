@@ -6,10 +6,11 @@ checks a feedback page says only whether they passed.
 
 import collections
 import csv
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+
+from .results import write_text
 
 FOLDER = Path(__file__).parent
 
@@ -77,23 +78,17 @@ class Marked:
         return f"feedback/{self.student}/{self.lesson}/{self.topic}.html"
 
 
-def write(output, gradebook, lessons, left_out=()):
-    """Write feedback pages, `marks.csv` and `report.html` of all results in `output`; the path of the report.
+def write(output, results, marks, lessons, left_out=(), isolation="none"):
+    """Write feedback pages, `marks.csv` and `report.html`; the path of the report.
 
     Args:
+        results: as `results.load_all` gives.
+        marks: as `gradebook.fold` gives.
         lessons: name -> `handin.Lesson`.
         left_out: notes on what was not graded.
+        isolation: how students' code was kept apart, in words.
     """
-    marked, left_out = [], list(left_out)
-    for path in sorted((output / "results").glob("*/*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        lesson = lessons.get(result["lesson"])
-        if lesson is None or result["exercises"].keys() != lesson.exercises.keys():
-            left_out.append(
-                f"{result['student']}/{result['lesson']}: left out, graded with other exercises than now"
-            )
-        else:
-            marked.append(_marked(result, gradebook, lesson))
+    marked, left_out = collect(results, marks, lessons, left_out)
     templates = _templates()
     for one in marked:
         write_text(output / one.page, templates.get_template("feedback.html").render(one=one))
@@ -118,24 +113,27 @@ def _templates():
     return templates
 
 
-def write_text(path, text):
-    """Write a file whole or not at all, with the folders it lies in."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", errors="replace", newline="\n")
-    part.replace(path)
+def collect(results, marks, lessons, left_out=()):
+    """The hand-ins with their marks, and notes on what was left out."""
+    marked, left_out = [], list(left_out)
+    for result in results:
+        place, lesson = (result["student"], result["lesson"]), lessons.get(result["lesson"])
+        given = marks.get(place, ({}, {}))
+        if lesson is None or result["scores"].keys() != given[0].keys():
+            left_out.append(f"{'/'.join(place)}: left out, graded with other exercises than now: grade it again")
+        else:
+            marked.append(_marked(result, given, lesson))
+    return marked, left_out
 
 
-def _marked(result, gradebook, lesson):
+def _marked(result, given, lesson):
     from coursekit.checks import known_mistakes
 
-    notebook = gradebook.find_submission_notebook(lesson.topic, lesson.name, result["student"])
-    grades = {grade.name: grade for grade in notebook.grades}
-    comments = {comment.name: comment.comment or "" for comment in notebook.comments}
+    marks, comments = given
     items = []
     for name, exercise in lesson.exercises.items():
         verdict = result["exercises"][name]
-        item = _item(name, [grades[check.grade_id] for check in exercise.checks], comments)
+        item = _item(name, [marks[check.grade_id] for check in exercise.checks], comments)
         item.exercise = verdict
         item.mistake = next(
             (one for one in known_mistakes().get(name, ()) if one["name"] == verdict["mistake"]), None
@@ -146,7 +144,7 @@ def _marked(result, gradebook, lesson):
                 (check.grade_id, verdict["parts"][check.grade_id] is None) for check in exercise.checks
             ]
         items.append(item)
-    items += [_item(name, [grades[name]], comments) for name in lesson.written]
+    items += [_item(name, [marks[name]], comments) for name in lesson.written]
     return Marked(
         result["student"],
         lesson.name,
@@ -162,9 +160,9 @@ def _item(name, grades, comments):
     return Item(
         name,
         score=sum(grade.score for grade in grades),
-        points=sum(grade.max_score for grade in grades),
-        pending=any(grade.needs_manual_grade and grade.manual_score is None for grade in grades),
-        by_hand=any(grade.manual_score is not None for grade in grades),
+        points=sum(grade.points for grade in grades),
+        pending=any(grade.pending and not grade.by_hand for grade in grades),
+        by_hand=any(grade.by_hand for grade in grades),
         comment=comments.get(name, ""),
     )
 

@@ -272,9 +272,9 @@ def test_hand_in_has_a_time_limit_of_its_own(course, small, monkeypatch):
     for _ in range(8):
         insert_before("box_iou", "while True: pass")(notebook)
     lesson = handin.load_lesson(course / "solutions" / "01_small" / "small.py")
-    submitted = [(cell.cell_type, cell.source, cell) for cell in notebook.cells]
+    cells, _ = handin.read(make_class.text_of(notebook).encode())
     started = time.monotonic()
-    verdicts = grade.judge_hand_in(lesson, handin.restore(lesson, submitted), timeout=1.5)
+    verdicts = grade.judge_hand_in(lesson, handin.restore(lesson, cells), timeout=1.5)
     assert time.monotonic() - started < 8 and verdicts["box_area"].score == 2
     assert verdicts["box_iou"].visible["message"] == "not reached: the hand-in had used its 4.5 s"
 

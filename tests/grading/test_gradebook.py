@@ -12,7 +12,8 @@ from nbgrader.api import Gradebook
 
 from autograder.build import expand
 from autograder.cli import main
-from autograder.grade import COURSE
+from autograder.grade import grade
+from autograder.gradebook import COURSE
 
 from .conftest import Graded, changed, grade_class, hand_in, make_class
 
@@ -121,21 +122,35 @@ def test_stock_nbgrader_gives_the_same_marks(graded, course, small, tmp_path):
                 assert one.needs_manual_grade == other.needs_manual_grade, place
 
 
-def test_lesson_with_other_cells_than_before_is_refused_with_the_way_out(graded, course, tmp_path, capsys):
-    changed_course = tmp_path / "changed"
-    shutil.copytree(course / "solutions", changed_course / "solutions")
-    source = changed_course / "solutions" / "01_small" / "small.py"
-    source.write_text(source.read_text().replace('part="empty"', 'part="none"'))
-    options = [
-        "--course",
-        str(changed_course),
-        "--submitted",
-        str(tmp_path / "submitted"),
-        "--output",
-        str(tmp_path),
-    ]
-    assert main(["grade", *options]) == 2
-    assert "nbgrader db assignment remove 01_small" in capsys.readouterr().err
+def with_other_lesson(course, folder, *edits):
+    """A copy of the course whose lesson has other text: (old, new) for each edit."""
+    shutil.copytree(course / "solutions", folder / "solutions")
+    source = folder / "solutions" / "01_small" / "small.py"
+    for old, new in edits:
+        assert old in source.read_text()
+        source.write_text(source.read_text().replace(old, new))
+    return folder
+
+
+def test_lesson_may_change_after_it_was_graded(graded, course, tmp_path):
+    """Other points, a cell under another name: graded again; marks by hand stay, no old cell counts."""
+    mark_by_hand(graded, "half", "why", 3, "Well put.")
+    edits = ('part="empty"', 'part="none"'), ('check="box_area" points=2', 'check="box_area" points=5')
+    again = Graded(grade(with_other_lesson(course, tmp_path / "changed", *edits), tmp_path / "submitted", tmp_path).parent)
+    assert (again.marks("half")["score"], again.marks("half")["max_score"]) == ("8", "13")
+    assert again.marks("half")["why"] == "3" and again.scores("right") == (5, 4)
+    assert exported(tmp_path) == {"right": (9, 13), "half": (8, 13)}
+
+
+def test_cell_marked_by_hand_may_not_go_and_the_way_out_is_told(graded, course, tmp_path, capsys):
+    mark_by_hand(graded, "half", "test_box_iou__empty", 1, "")
+    changed_course = with_other_lesson(course, tmp_path / "changed", ('part="empty"', 'part="none"'))
+    folders = ["--submitted", str(tmp_path / "submitted"), "--output", str(tmp_path)]
+    before = sorted((tmp_path / "results").rglob("*.json"))
+    assert main(["grade", "--course", str(changed_course), *folders]) == 2
+    told = capsys.readouterr().err
+    assert "test_box_iou__empty" in told and "nbgrader db assignment remove 01_small" in told
+    assert sorted((tmp_path / "results").rglob("*.json")) == before  # refused before anything was graded
 
 
 @pytest.mark.parametrize(
