@@ -1,0 +1,312 @@
+"""The clean process that student processes are forked from: `Sandbox` starts it, a socket commands it.
+
+It imports what student code needs and nothing else of the grader: a fork holds all its memory. It has one thread,
+because a fork copies no other. Each request is one byte, `s` for a student or `p` for a probe (`doctor`), with
+two descriptors: the student's end of its socket, and a line on which start and end are told, as JSON lines.
+When that line is closed, the student process and all that it started are killed; when the last grader has closed
+the request socket, the zygote ends, and with it every student process.
+"""
+
+import array
+import contextlib
+import fcntl
+import gc
+import importlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import traceback
+
+WATCH = 0.1  # seconds between two looks at what the students use
+
+
+def main(config):
+    """Prepare, say so on the request socket, serve until it closes.
+
+    Args:
+        config (dict): fd, backend, limits, student (module), environment, packages, hide, path, home; see `Sandbox`.
+    """
+    requests = config["fd"]
+    try:
+        zygote = Zygote(config)
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        _tell(requests, error=f"{error if isinstance(error, OSError) else repr(error)} (in {where.name})")
+        sys.exit(3)
+    _tell(requests, uids=zygote.uids)
+    zygote.serve()
+
+
+def probe(sock):
+    """Run the Python that comes down the socket and send back what it leaves in `found`, as JSON."""
+    with sock.makefile("rb") as file:
+        source = file.read()
+    namespace = {"__name__": "probe", "found": {}}
+    try:
+        exec(source, namespace)
+    except BaseException as error:
+        namespace["found"]["error"] = f"{type(error).__name__}: {error}"
+    sock.sendall(json.dumps(namespace["found"]).encode())
+
+
+def prepare():
+    """This module in the place of `autograder.student`, where nothing but probes is wanted."""
+
+
+serve = probe
+
+
+class Student:
+    """A student process, as the zygote knows it."""
+
+    def __init__(self, line, slot, home):
+        self.line, self.slot, self.home = line, slot, home
+        self.reason = None  # why the zygote killed it, where nobody asked
+
+
+class Zygote:
+    def __init__(self, config):
+        self.requests, self.limits, self.isolated = config["fd"], config["limits"], config["backend"] != "none"
+        self.students, self.uids, self.home = {}, False, config["home"]
+        here = os.path.dirname(os.path.abspath(__file__))
+        sys.path += [path for path in config["path"] if path not in sys.path]
+        if self.isolated:
+            from . import jail
+
+            self.jail = jail
+            if config["backend"] == "namespaces":
+                jail.enter()
+                self._be_first()
+            jail.alone()
+            self.uids = jail.many_ids()
+            self.proc = jail.build([*config["packages"], here], config["hide"])
+            self.tree = os.open("self/ns/pid", os.O_RDONLY, dir_fd=self.proc)
+            self.home = jail.HOME
+        os.environ.clear()
+        os.environ.update(config["environment"])
+        self._settle(self.home)
+        student = importlib.import_module(config["student"])
+        student.prepare()
+        self.modules = {b"s": student.serve, b"p": probe}
+        if self.isolated:
+            jail.cover(here)
+            jail.prctl(jail.SET_DUMPABLE, 0)  # the grader's user owns students too
+        self.base = self._use(os.getpid())[0] if self.isolated else 0
+        gc.collect()
+        gc.freeze()
+
+    def _be_first(self):
+        """Go on as process 1 of the new tree: when it ends, the kernel ends everything in the tree."""
+        child = os.fork()
+        if child:
+            os.close(self.requests)
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        self.jail.die_with_parent()
+
+    @staticmethod
+    def _settle(home):
+        for name in ("HOME", "TMPDIR", "MPLCONFIGDIR", "IPYTHONDIR"):
+            os.environ[name] = home
+        os.chdir(home)
+
+    # ----------------------------------------------------------------------- the loop
+
+    def serve(self):
+        wake, self.wake = os.pipe()
+        os.set_blocking(self.wake, False)
+        os.set_blocking(wake, False)
+        signal.set_wakeup_fd(self.wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self.poll = select.poll()
+        self.poll.register(self.requests, select.POLLIN)
+        self.poll.register(wake, select.POLLIN)
+        while True:
+            for descriptor, _ in self.poll.poll(1000 * WATCH if self.students else None):
+                if descriptor == self.requests:
+                    self._answer()
+                elif descriptor == wake:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(wake, 4096)
+                else:  # a word, or the line was closed: either means the end
+                    self.poll.unregister(descriptor)
+                    self._kill(next(pid for pid, one in self.students.items() if one.line == descriptor))
+            self._reap()
+            if self.students and self.isolated:
+                self._watch()
+
+    def _answer(self):
+        kind, descriptors = _receive(self.requests)
+        if not kind:
+            os._exit(0)
+        sock, line = descriptors
+        slots = {one.slot for one in self.students.values()}
+        slot = next(n for n in range(len(slots) + 1) if n not in slots)
+        try:
+            if self.uids and slot >= self.jail.SLOTS:
+                raise OSError(f"{slot} student processes live already, no more have a uid of their own")
+            pid, home = self._fork(kind, sock, line, slot)
+        except OSError as error:
+            _tell(line, error=str(error))
+            os.close(line)
+        else:
+            self.students[pid] = Student(line, slot, home)
+            self.poll.register(line, select.POLLIN)
+        finally:
+            os.close(sock)
+
+    def _fork(self, kind, sock, line, slot):
+        home = self.home if self.isolated else tempfile.mkdtemp(prefix="student-", dir=self.home)
+        if self.isolated:
+            self.jail.call("unshare", self.jail.NEWPID)  # for the next fork
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._be_student(kind, sock, line, slot, home)
+            finally:
+                os._exit(1)
+        if self.isolated:
+            self.jail.call("setns", self.tree, self.jail.NEWPID)
+        return pid, home
+
+    def _be_student(self, kind, sock, line, slot, home):
+        """In the child: lock the door, say so, serve."""
+        try:
+            os.setsid()  # signals to its group stay in it
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            null = os.open(os.devnull, os.O_RDWR)
+            kept = [null, null, null, sock, line, *([self.proc] if self.isolated else [])]
+            # First out of the way of each other's places
+            kept = [fcntl.fcntl(one, fcntl.F_DUPFD, 64) for one in kept]
+            for place, descriptor in enumerate(kept):
+                os.dup2(descriptor, place, inheritable=place < 3)
+            os.closerange(len(kept), os.sysconf("SC_OPEN_MAX"))
+            sock, line, proc = 3, 4, 5
+            if self.isolated:
+                self.jail.lock(self.limits, self.jail.UID + slot if self.uids else None, proc)
+                os.close(proc)
+            else:
+                _limit_what_can_be(self.limits)
+            self._settle(home)
+            _tell(line, ready=True)
+        except BaseException as error:
+            _tell(line, error=str(error))
+            os._exit(1)
+        os.close(line)
+        try:
+            with socket.socket(fileno=sock) as ours:
+                self.modules[kind](ours)
+        finally:
+            os._exit(0 if sys.exc_info()[0] is None else 1)
+
+    def _kill(self, pid, reason=None):
+        self.students[pid].reason = reason
+        if not self.isolated:  # else its tree ends with it
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+
+    def _reap(self):
+        while self.students:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            student = self.students.pop(pid, None)
+            if student is None:
+                continue
+            if not self.isolated:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)  # what it left behind
+                shutil.rmtree(student.home, ignore_errors=True)
+            with contextlib.suppress(KeyError):
+                self.poll.unregister(student.line)
+            _tell(student.line, ended=os.waitstatus_to_exitcode(status), reason=student.reason)
+            os.close(student.line)
+
+    # ----------------------------------------------------------------------- what students use
+
+    def _watch(self):
+        """Kill whose processes together hold more memory, or are more, than the limits say: those are per process."""
+        parents, use = {}, {}
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                try:
+                    memory, threads, parents[int(name)] = self._use(name)
+                    use[int(name)] = memory, threads
+                except (OSError, KeyError):
+                    pass  # it has ended
+        total = {pid: [-self.base, 0, []] for pid in self.students}
+        for pid, (memory, threads) in use.items():
+            top = pid
+            while top in parents and top not in total:
+                top = parents[top]
+            if top in total:
+                total[top][0] += memory
+                total[top][1] += threads
+                total[top][2].append(pid)
+        most = self.limits["memory"]
+        for pid, (memory, threads, pids) in total.items():
+            if threads > 2 * self.limits["processes"]:
+                self._kill(pid, f"more than {self.limits['processes']} processes")
+            elif memory > most and sum(map(_share, pids)) - self.base > most:
+                self._kill(pid, f"more than {most >> 20} MiB of memory")
+
+    @staticmethod
+    def _use(pid):
+        """Memory that is in no file (what a fork shares with its parent too), threads and parent of a process."""
+        with open(f"/proc/{pid}/status") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        memory = sum(int(fields.get(name, "0").split()[0]) for name in ("RssAnon", "RssShmem"))
+        return memory << 10, int(fields["Threads"]), int(fields["PPid"])
+
+
+def _share(pid):
+    """A process's memory that is in no file, shared pages by their share."""
+    try:
+        with open(f"/proc/{pid}/smaps_rollup") as file:
+            fields = dict(line.split(":", 1) for line in file if ":" in line)
+        return sum(int(fields[name].split()[0]) for name in ("Pss_Anon", "Pss_Shmem")) << 10
+    except (OSError, KeyError):
+        return 0
+
+
+def _limit_what_can_be(limits):
+    """Without isolation: the limits that this system knows. Memory's is Linux's alone."""
+    import resource
+
+    if sys.platform == "linux":
+        from . import jail
+
+        jail.die_with_parent()
+        jail.prctl(jail.SET_NO_NEW_PRIVS, 1)
+        proc = os.open("/proc", os.O_DIRECTORY)
+        # Here the user's other processes and those of all students would count.
+        jail.set_limits({**limits, "processes": None}, proc)
+        os.close(proc)
+        return
+    for name, value in [("FSIZE", "disk"), ("NOFILE", "descriptors"), ("CPU", "cpu")]:
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (limits[value], limits[value]))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _tell(descriptor, **words):
+    with contextlib.suppress(OSError):  # nobody listens any more
+        os.write(descriptor, json.dumps(words).encode() + b"\n")
+
+
+def _receive(requests):
+    """One request and its descriptors; `(b"", [])` when every grader has gone."""
+    with socket.socket(fileno=os.dup(requests)) as sock:
+        kind, ancillary, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(8))
+    descriptors = array.array("i")
+    for level, name, data in ancillary:
+        if (level, name) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(data[: len(data) - len(data) % 4])
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return kind, descriptors.tolist()
