@@ -37,6 +37,7 @@ def _judge_options(parser):
     parser.add_argument("exercise", nargs="?", metavar="EXERCISE")
     parser.add_argument("files", nargs="*", metavar="FILE.py", type=Path)
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="for each file (default: 30)")
+    parser.add_argument("--unsafe", action="store_true", help="also where this machine cannot isolate the answers")
     parser.add_argument("--list", action="store_true", help="every exercise with its lesson and points, as JSON")
 
 
@@ -49,7 +50,9 @@ def _grade_options(parser):
     parser.add_argument("--student", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
     parser.add_argument("-j", "--processes", type=int, metavar="N", help="hand-ins at a time (default: one a core)")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS",
-                        help="for a cell or an exercise's checks; a hand-in has ten times that (default: 30)")
+                        help="for a cell or an exercise's checks; a hand-in has four times that (default: 30)")
+    parser.add_argument("--unsafe", action="store_true", help="grade also where this machine cannot isolate hand-ins")
+    parser.add_argument("--force", action="store_true", help="grade also what did not change since it was graded")
     parser.add_argument("--sample", action="store_true", help="make the bundled sample class in build/class and grade it")
 
 
@@ -69,6 +72,7 @@ def _experiment(options, _):
 def _grade(options, parser):
     from . import grade, pages
     from .lessons import ROOT, LessonError
+    from .sandbox import SandboxError
 
     root, submitted, output, timeout = options.course or ROOT, options.submitted, options.output, options.timeout
     try:
@@ -78,9 +82,15 @@ def _grade(options, parser):
         report = grade.grade(
             root, submitted, output,
             lessons=options.lesson, students=options.student, processes=options.processes, timeout=timeout,
+            force=options.force, unsafe=options.unsafe,
         )
-    except (grade.GradingError, LessonError) as error:
+    except KeyboardInterrupt:
+        print("autograder: stopped; what was graded is kept. The same command goes on from here", file=sys.stderr)
+        return 130
+    except (grade.GradingError, LessonError, SandboxError) as error:
         return _error(error)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     print(pages.table(report.with_name("marks.csv")))
     print(f"report: {report}")
     return 0
@@ -93,8 +103,9 @@ def _build(options, _):
 
 
 def _judge(options, parser):
-    from .judge import judge_apart
+    from .judge import judge_answer
     from .lessons import LessonError, all_exercises
+    from .sandbox import Sandbox, SandboxError
 
     try:
         exercises = all_exercises()
@@ -118,9 +129,14 @@ def _judge(options, parser):
             sources.append(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             return _error(f"cannot read {path}: {error}; expected a Python file that defines {options.exercise}")
-    for path, source in zip(options.files, sources):
-        verdict = judge_apart(exercises[options.exercise], source, str(path), options.timeout)
-        print(json.dumps({"file": str(path), **verdict.as_json()}), flush=True)
+    try:
+        with Sandbox(unsafe=options.unsafe) as sandbox:
+            sandbox.open()
+            for path, source in zip(options.files, sources):
+                verdict = judge_answer(exercises[options.exercise], source, sandbox, str(path), options.timeout)
+                print(json.dumps({"file": str(path), **verdict.as_json()}), flush=True)
+    except SandboxError as error:
+        return _error(error)
     return 0
 
 

@@ -12,7 +12,6 @@ import multiprocessing.connection
 import os
 import signal
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -20,10 +19,9 @@ from pathlib import Path
 
 from . import handin, results
 from .gradebook import COURSE  # noqa: F401 (its name of old)
-from .judge import Verdict, _grading, _warm, judge_function, refused
+from .judge import BUDGET, judge_hand_in, refused
 from .lessons import ROOT, sources
 
-BUDGET = 10  # a hand-in may take so many times the limit of one exercise
 TRIES = 2  # so often a hand-in is given to a worker that dies of it
 OWN_FILES = ("timestamp.txt", "feedback.html")  # what collecting leaves beside a notebook
 
@@ -60,6 +58,7 @@ def grade(
     processes=None,
     timeout=30.0,
     force=False,
+    unsafe=False,
     run=None,
 ):
     """Grade the hand-ins of `submitted` and write everything to `output`; the path of the report.
@@ -72,14 +71,17 @@ def grade(
         submitted, output (path): `ROOT/submitted` and `ROOT` unless given.
         lessons, students: names; all unless given.
         processes (int): hand-ins graded at a time; one a core unless given.
-        timeout (float): seconds for a cell, or for an exercise's checks; a hand-in has ten times that.
+        timeout (float): seconds for a cell, or for an exercise's checks; a hand-in has four times that.
         force (bool): grade also what did not change.
+        unsafe (bool): grade without isolation, where the machine has none; the report says so.
         run: `run(jobs) -> iterator of (job, result)`, in any order; forked processes unless given.
 
     Raises:
         GradingError: when there is nothing to grade, a name is unknown, or the gradebook is in use.
+        SandboxError: when student code cannot be isolated here.
     """
     from . import gradebook, pages
+    from .sandbox import Sandbox
 
     root = Path(root).resolve()
     submitted = Path(submitted or root / "submitted").resolve()
@@ -88,7 +90,8 @@ def grade(
     found, left_out = _find(submitted, known, lessons, students)
     loaded = {name: handin.load_lesson(known[name]) for name in sorted({lesson for _, lesson in found})}
     gradebook.fits(output, loaded)
-    sandbox, isolation = None, "none"
+    sandbox = Sandbox(unsafe=unsafe, hide=[root, submitted, output])
+    isolation = sandbox.isolation
     where = results.environment(isolation, timeout=timeout)
     hashes = {name: results.lesson_hash(lesson) for name, lesson in loaded.items()}
     protected = handin.files_of(root / "solutions", root / "autograder", output / "gradebook.db", output / "results")
@@ -103,7 +106,7 @@ def grade(
 
     output.mkdir(parents=True, exist_ok=True)
     run = run or (lambda jobs: in_processes(jobs, processes or os.cpu_count() or 1, sandbox))
-    with _Progress(len(found)) as progress:
+    with sandbox, _Progress(len(found)) as progress:
         for job, result in run(jobs()):
             _save(output, job, result, isolation)
             progress.update(graded=True)
@@ -116,17 +119,23 @@ def grade(
 
 def _find(submitted, known, lessons, students):
     """`(student, lesson)` of every hand-in, and notes on what is no hand-in."""
+    from . import pages
+
     if not submitted.is_dir():
         raise GradingError(f"no folder {submitted}; expected {submitted.name}/STUDENT/NN_topic/topic.ipynb")
-    present = sorted(
-        folder.name for folder in submitted.iterdir() if folder.is_dir() and not folder.name.startswith(".")
-    )
+    folders = sorted(folder for folder in submitted.iterdir() if folder.is_dir())
+    present = [folder.name for folder in folders if not folder.name.startswith(".")]
     for name, names, what in [(n, known, "lesson") for n in lessons] + [
         (n, present, "student") for n in students
     ]:
         if name not in names:
             raise GradingError(f"no {what} {name!r}; there are {', '.join(sorted(names)) or 'none'}")
-    found, left_out = [], []
+    found, hidden = [], [folder for folder in folders if folder.name.startswith(".")]
+    left_out = [
+        f"{ascii(folder.name)[1:-1]}: a name that begins with a dot is no student's; left out, rename the folder"
+        for folder in hidden
+        if any((folder / lesson).exists() for lesson in known)
+    ]
     for student in present:
         if students and student not in students:
             continue
@@ -138,7 +147,12 @@ def _find(submitted, known, lessons, students):
         if (submitted / student).is_symlink():
             left_out.append(f"{student}: is a link to a folder; left out, expected the folder itself")
             continue
-        for folder in sorted((submitted / student).iterdir()):
+        try:
+            inside = sorted((submitted / student).iterdir())
+        except OSError as error:
+            left_out.append(f"{student}: this folder cannot be read ({error.strerror}); left out")
+            continue
+        for folder in inside:
             name = folder.name if _writable(folder.name) else ascii(folder.name)
             if folder.name in known and folder.is_symlink():
                 left_out.append(f"{student}/{name}: is a link to a folder; left out, expected the folder itself")
@@ -146,9 +160,10 @@ def _find(submitted, known, lessons, students):
                 if not lessons or folder.name in lessons:
                     found.append((student, folder.name))
             elif not folder.name.startswith("."):
-                left_out.append(f"{student}/{name}: no lesson of the course has this name; left out")
+                what = "is no folder" if folder.name in known else "no lesson of the course has this name"
+                left_out.append(f"{student}/{name}: {what}; left out")
     for note in left_out:
-        print(f"autograder: {note!a}"[:500] if not note.isprintable() else f"autograder: {note}", file=sys.stderr)
+        print(f"autograder: {pages.printable(note)}", file=sys.stderr)
     if not found:
         raise GradingError(
             f"no hand-in in {submitted}; expected {submitted.name}/STUDENT/NN_topic/topic.ipynb"
@@ -173,7 +188,9 @@ def _job(folder, student, lesson, lesson_hash, environment, timeout, protected):
         trouble = str(error)
     with contextlib.suppress(handin.Unreadable, UnicodeDecodeError):
         timestamp = handin.fetch(folder / "timestamp.txt", protected, largest=200).decode().strip()
-    others = sorted(ascii(path.name)[1:-1] for path in folder.iterdir() if path.name not in (name, *OWN_FILES))
+    others = []
+    with contextlib.suppress(OSError):
+        others = sorted(ascii(path.name)[1:-1] for path in folder.iterdir() if path.name not in (name, *OWN_FILES))
     beside = tuple(other[:80] for other in others if not other.startswith("."))
     parts = [student, timestamp, *beside, "trouble" if content is None else "content", content or trouble or b""]
     key = results.key(lesson_hash, parts, environment)
@@ -253,7 +270,7 @@ def grade_one(job, sandbox=None):
             hand_in = handin.restore(job.lesson, cells, notes)
             if job.beside:
                 hand_in.findings.append(f"files beside the notebook, ignored: {', '.join(job.beside[:5])}")
-            verdicts = judge_hand_in(job.lesson, hand_in, job.timeout)
+            verdicts = judge_hand_in(job.lesson, hand_in, sandbox, job.timeout)
     return _result(job, hand_in, verdicts, trouble, time.monotonic() - started)
 
 
@@ -385,149 +402,14 @@ def _context():
 
 
 def _warm_up():
-    """Import once, before the forks, what every hand-in needs."""
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    _warm()
-    import IPython.core.interactiveshell  # noqa: F401
-    import matplotlib.pyplot  # noqa: F401
+    """Import once, before the forks, what judging needs, on one thread."""
     import nbformat  # noqa: F401
+    import torch
 
+    import coursekit.checks
 
-def judge_hand_in(lesson, hand_in, timeout=30.0):
-    """The verdict on each exercise of a restored hand-in; adds to its findings.
-
-    The student's code runs in a process of its own. One that hangs or ends is replaced: the new one runs the
-    same cells again (of a cell that did it harm only the definitions), leaves out what was judged, and goes
-    on.
-    """
-    steps = handin.plan(lesson, hand_in)
-    verdicts, deaths = {}, collections.Counter()
-    latest = time.monotonic() + BUDGET * timeout
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        while True:
-            step, reason = _student_process(lesson, steps, deaths, verdicts, folder, timeout, latest)
-            if reason is None:
-                return verdicts
-            late = f"not reached: the hand-in had used its {BUDGET * timeout:g} s"
-            if step is None:
-                late = f"the lesson's setup did not run: {reason}"
-            else:
-                deaths[step] += 1
-                name = steps[step].name
-                if steps[step].judge:
-                    verdicts[name] = refused(lesson.exercises[name], reason)
-                elif deaths[step] == 1:
-                    hand_in.findings.append(
-                        f"the cell {name or 'added by the student'} was not run to its end: {reason}"
-                    )
-            if step is None or time.monotonic() > latest:
-                for name, exercise in lesson.exercises.items():
-                    verdicts.setdefault(name, refused(exercise, late))
-                return verdicts
-
-
-def _student_process(lesson, steps, deaths, verdicts, folder, timeout, latest):
-    """Run the steps in a new process, collect verdicts: `(None, None)`, or the step that failed and why."""
-    ours, theirs = _context().Pipe(duplex=False)
-    process = _context().Process(
-        target=_student, args=(theirs, lesson, steps, dict(deaths), list(verdicts), folder)
-    )
-    process.start()
-    theirs.close()
-    step = None
-    try:
-        while True:
-            if not ours.poll(max(0.0, min(timeout, latest - time.monotonic()))):
-                return step, f"not done after {timeout:g} s: is there a loop that never ends?"
-            message = json.loads(ours.recv_bytes())
-            if message == "done":
-                return None, None
-            if isinstance(message, int):
-                step = message
-            else:
-                verdicts[message["exercise"]] = Verdict(**message)
-    except (EOFError, OSError):
-        process.join(5)
-        return step, f"the process ended (exit code {process.exitcode}) in the middle"
-    finally:
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
-        process.join()
-        ours.close()
-
-
-def _student(pipe, lesson, steps, deaths, judged, folder):
-    """The student's process: runs the cells in one namespace, in order; judges each exercise at its check."""
-    if hasattr(os, "setsid"):
-        os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(null, stream)
-    os.chdir(folder)
-    # fit() trains nothing, earlier() gives the library's, IPython's files go with the folder.
-    os.environ.update(
-        NBGRADER_EXECUTION="autograde", COURSEKIT_GRADING="1", IPYTHONDIR=folder, MPLBACKEND="Agg"
-    )
-    _warm()
-    shell = _shell()
-    names, trouble = shell.user_ns, {}
-    setup = next(iter(lesson.exercises.values())).setup if lesson.exercises else ""
-    with _grading():
-        exec(compile(setup, f"{lesson.name}: setup", "exec"), names)
-    for number, step in enumerate(steps):
-        pipe.send_bytes(json.dumps(number).encode())
-        if not step.judge:
-            error = _run(shell, step.source, deaths.get(number, 0))
-            if error:
-                trouble[step.name] = error
-            continue
-        exercise = lesson.exercises[step.name]
-        if step.name not in judged:
-            if step.name in names:
-                verdict = judge_function(exercise, names[step.name])
-            else:
-                verdict = refused(exercise, trouble.get(step.name, f"{step.name} is not defined"))
-            pipe.send_bytes(json.dumps(asdict(verdict)).encode())
-        if number in deaths or step.name not in names:
-            _stand_in(step.name, names)
-    pipe.send_bytes(json.dumps("done").encode())
-    pipe.close()
-
-
-def _shell():
-    """IPython as in a notebook, so that magics work; without history, and without the system's shell."""
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets.config import Config
-
-    config = Config()
-    config.HistoryManager.enabled = False
-    shell = InteractiveShell.instance(config=config)
-    shell.user_ns["__name__"] = "__main__"
-    shell.system = shell.getoutput = lambda *_, **__: None
-    return shell
-
-
-def _run(shell, source, deaths):
-    """Run one cell; its error in words, or None. After a death its definitions only, after two nothing."""
-    if deaths > 1:
-        return "the cell was not run to its end"
-    result = shell.run_cell(handin.definitions(source) if deaths else source, silent=True)
-    error = result.error_before_exec or result.error_in_exec
-    if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error.msg}, line {error.lineno} of the cell"
-    return f"{type(error).__name__}: {error}" if error is not None else None
-
-
-def _stand_in(name, names):
-    """What is not defined or never comes back costs its own marks: those after it get the library's."""
-    from coursekit.standins import STANDINS
-
-    if name in STANDINS:
-        names[name] = STANDINS[name]
-    else:
-        names.pop(name, None)
+    torch.set_num_threads(1)
+    coursekit.checks.known_mistakes()
 
 
 def sample(root=ROOT):

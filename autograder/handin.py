@@ -69,15 +69,6 @@ class HandIn:
     findings: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Step:
-    """Code to run, of exercise `name` or of an added cell (`judge` false), or an exercise to judge."""
-
-    name: str
-    source: str = ""
-    judge: bool = False
-
-
 def load_lesson(path):
     """The lesson with the source `solutions/NN_topic/topic.py`."""
     from nbgrader.converters.generate_assignment import GenerateAssignment
@@ -131,10 +122,11 @@ def fetch(path, protected=frozenset(), largest=LARGEST):
         raise Unreadable(f"there is no {path.name}; {found}") from None
     except OSError as error:
         raise Unreadable(f"{path.name} cannot be opened ({error.strerror}), expected a file") from None
+    about = os.fstat(file)
+    if not stat.S_ISREG(about.st_mode):
+        os.close(file)
+        raise Unreadable(f"{path.name} is no regular file (a folder, pipe or device?), expected the notebook itself")
     with open(file, "rb") as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise Unreadable(f"{path.name} is no regular file (a folder, pipe or device?), expected the notebook itself")
         if (about.st_dev, about.st_ino) in protected:
             raise Unreadable(f"{path.name} is a file of the course under another name, expected the student's own")
         content = file.read(largest + 1) if about.st_size <= largest else None
@@ -286,6 +278,12 @@ def restore(lesson, submitted, notes=()):
                 f"the cell {grade_id(template[owner])} stands {len(numbers)} times; "
                 "the last changed one counts"
             )
+    places = {key: place for place, key in enumerate(template)}
+    here = [owner for number, owner in enumerate(owners) if owner is not None and chosen[owner] == number]
+    moved = _moved([places[owner] for owner in here if role(template[owner]) != "lesson"])
+    if moved:
+        names = [grade_id(lesson.cells[place]) for place in moved]
+        findings.append(f"cells that stand in another place than in the lesson: {', '.join(names)}")
     for number, (owner, (kind, source, _)) in enumerate(zip(owners, submitted)):
         if owner is None:
             cells.append(Cell("added", kind if kind == "code" else "markdown", source))
@@ -320,6 +318,7 @@ def _owners(lesson, template, submitted, findings):
     by_grade_id = {grade_id(cell): key for key, cell in template.items() if grade_id(cell)}
     by_text = {_trimmed(text): key for key, text in reversed(lesson.released.items()) if text.strip()}
     owners, repaired = [], []
+    foreign = {_short(cell["grade_id"]): 0 for _, _, cell in submitted if cell["grade_id"] not in (None, *by_grade_id)}
     for _, source, cell in submitted:
         owner = by_grade_id.get(cell["grade_id"])
         if owner is None:
@@ -342,7 +341,20 @@ def _owners(lesson, template, submitted, findings):
             "cells without their nbgrader metadata, known again by name or text: "
             + ", ".join(dict.fromkeys(repaired))
         )
+    if foreign:
+        more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+        findings.append(f"cells of another notebook, taken as the student's own: {', '.join(list(foreign)[:5])}{more}")
     return owners
+
+
+def _moved(order):
+    """What must be taken out of a list of different numbers, the least of them, so that it is in order."""
+    kept = []  # for each number the longest rising list that ends with it
+    for number in order:
+        before = [rising for rising in kept if rising[-1] < number]
+        kept.append([*max(before, key=len, default=[]), number])
+    stay = max(kept, key=len, default=[])
+    return [number for number in order if number not in stay]
 
 
 def _counting(given, numbers, submitted):
@@ -369,42 +381,6 @@ def _trimmed(text):
 
 def _alike(one, other):
     return _trimmed(one) == _trimmed(other)
-
-
-def plan(lesson, hand_in):
-    """What grading does, in the order of the hand-in: run the student's cells, judge at the checks.
-
-    Of the lesson's figures and demonstrations nothing is run; where a student changed one, its definitions
-    are. An exercise whose check stands before it (cells were moved) is judged right after it.
-    """
-    cells, steps = hand_in.cells, []
-    at = {}
-    for number, cell in enumerate(cells):
-        if cell.role == "check":
-            at[cell.name.removeprefix("test_").split("__")[0]] = number
-    for number, cell in enumerate(cells):
-        if cell.role == "exercise" and number > at.get(cell.name, -1):
-            at[cell.name] = number
-    judged = {}
-    for name, number in at.items():
-        judged.setdefault(number, []).append(name)
-    for number, cell in enumerate(cells):
-        if cell.type == "code" and not cell.missing and cell.role in ("exercise", "added"):
-            steps.append(Step(cell.name, cell.source))
-        elif cell.role == "lesson" and cell.type == "code" and cell.edited:
-            steps.append(Step("", definitions(cell.source)))
-        steps += [Step(name, judge=True) for name in judged.get(number, ())]
-    return steps
-
-
-def definitions(source):
-    """The imports, functions and classes of a cell, without what it does; nothing where it is no Python."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""
-    kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return "\n".join(ast.unparse(node) for node in tree.body if isinstance(node, kinds))
 
 
 def graded_notebook(lesson, hand_in, outcomes):

@@ -223,16 +223,21 @@ def _report(marked, lessons, left_out):
     }
 
 
+def printable(text):
+    """`text` so that a terminal can show it: nothing that moves the cursor or turns the writing direction."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def table(path):
     """The report's marks as text, for the shell: a line a hand-in."""
     with open(path, newline="", encoding="utf-8") as file:
         rows = [
             (
-                row["student"],
+                printable(row["student"]),
                 row["lesson"],
                 f"{row['score']} of {row['max_score']}",
                 row["status"],
-                row["notes"],
+                printable(row["notes"]),
             )
             for row in csv.DictReader(file)
         ]
