@@ -58,18 +58,20 @@ class Sandbox:
         backend (str): "namespaces" or "bubblewrap"; the first that isolates unless given, here or by the environment
             variable AUTOGRADER_SANDBOX.
         student (str): the module whose `prepare()` and `serve(socket)` the zygote calls.
+        checked (bool): try from inside what isolation keeps out (`doctor`), and use none that lets something through.
 
     Raises (all from `open`, or the first `start`):
         SandboxError: where nothing isolates.
     """
 
-    def __init__(self, *, unsafe=False, limits=Limits(), hide=(), backend=None, student="autograder.student"):
+    def __init__(self, *, unsafe=False, limits=Limits(), hide=(), backend=None,
+                 student="autograder.student", checked=True):  # fmt: skip
         backend = backend or os.environ.get("AUTOGRADER_SANDBOX")
         if backend is not None and backend not in ("namespaces", "bubblewrap"):
             raise SandboxError(f"no sandbox {backend!r}; there are namespaces and bubblewrap")
         self._candidates = ["none"] if unsafe else [backend] if backend else ["namespaces", "bubblewrap"]
         self._limits, self._hide, self._student = limits, [os.path.abspath(path) for path in hide], student
-        self._zygote = None
+        self._zygote, self._checked = None, checked
         self._lock = threading.RLock()
 
     def __enter__(self):
@@ -96,36 +98,21 @@ class Sandbox:
         Raises:
             SandboxError: if it could not be started.
         """
-        return self._start(b"s")
-
-    def probe(self, source, timeout=60.0):
-        """What Python code finds inside: it runs in a student process of its own and fills the dict `found`."""
-        process = self._start(b"p")
-        try:
-            process.socket.settimeout(timeout)
-            process.socket.sendall(source.encode())
-            process.socket.shutdown(socket.SHUT_WR)
-            with process.socket.makefile("rb") as file:
-                return json.loads(file.read())
-        except (OSError, ValueError) as error:
-            return {"error": f"{process.end()} ({type(error).__name__})"}
-        finally:
-            process.end()
-
-    def _start(self, kind):
         with self._lock:
             zygote = self.open()._zygote
             try:
-                return zygote.start(kind)
+                return zygote.start(b"s")
             except ConnectionError:  # the zygote is gone; another can be had
                 zygote.close()
                 self._zygote = None
-                self._candidates = [zygote.backend]
-                zygote = self.open()._zygote
         try:
-            return zygote.start(kind)
+            return self.open()._zygote.start(b"s")
         except ConnectionError as error:
             raise SandboxError(f"the process that student processes are forked from ended twice: {error}") from None
+
+    def probe(self, source, timeout=60.0):
+        """What Python code finds inside: it runs in a student process of its own and fills the dict `found`."""
+        return self.open()._zygote.probe(source, timeout)
 
     def close(self):
         """End the zygote, and with it every student process."""
@@ -137,10 +124,19 @@ class Sandbox:
     def _first(self):
         if not hasattr(os, "fork"):
             raise SandboxError(f"student code cannot be run on {sys.platform} itself: no fork. {WAYS_OUT}")
+        from . import doctor
+
         troubles = []
         for backend in self._candidates:
             try:
-                return _Zygote(backend, self._limits, self._hide, self._student)
+                zygote = _Zygote(backend, self._limits, self._hide, self._student)
+                if backend == "none" or not self._checked:
+                    return zygote
+                leaks = doctor.leaks(zygote.probe, self._limits)
+                if not leaks:
+                    return zygote
+                zygote.close()
+                raise SandboxError("not isolated: " + "; ".join(f"{name}: {leak}" for name, leak in leaks.items()))
             except SandboxError as error:
                 troubles.append(f"{BACKENDS[backend]}: {error}")
         raise SandboxError("nothing isolates student code here. " + "; ".join(troubles) + f". {WAYS_OUT}")
@@ -307,6 +303,17 @@ class _Zygote:
             line.close()
             raise
         return StudentProcess(ours, told)
+
+    def probe(self, source, timeout=60.0):
+        with self.start(b"p") as process:
+            try:
+                process.socket.settimeout(timeout)
+                process.socket.sendall(source.encode())
+                process.socket.shutdown(socket.SHUT_WR)
+                with process.socket.makefile("rb") as file:
+                    return json.loads(file.read())
+            except (OSError, ValueError):
+                return {"error": process.end()}
 
     def close(self):
         self._requests.close()

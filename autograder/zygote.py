@@ -95,6 +95,8 @@ class Zygote:
         self.modules = {b"s": student.serve, b"p": probe}
         if self.isolated:
             jail.cover(here)
+            for path in getattr(student, "masked_files", list)():
+                jail.mount("/dev/null", path, flags=jail.BIND)
             jail.prctl(jail.SET_DUMPABLE, 0)  # the grader's user owns students too
         self.base = self._use(os.getpid())[0] if self.isolated else 0
         gc.collect()
