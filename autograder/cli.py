@@ -1,4 +1,4 @@
-"""`autograder build | judge | grade | experiment`: what an instructor types."""
+"""`autograder build | judge | grade | experiment | doctor`: what an instructor types."""
 
 import argparse
 import json
@@ -14,7 +14,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     commands = {"build": (_build_options, _build), "judge": (_judge_options, _judge), "grade": (_grade_options, _grade),
-                "experiment": (_experiment_options, _experiment)}
+                "experiment": (_experiment_options, _experiment), "doctor": (_doctor_options, _doctor)}
     overview = argparse.ArgumentParser(prog="autograder", description=__doc__)
     overview.add_argument("command", choices=commands, help="`autograder COMMAND --help` tells more")
     command = overview.parse_args(arguments[:1]).command
@@ -61,6 +61,17 @@ def _experiment_options(parser):
     parser.add_argument("lesson", metavar="LESSON", help="such as 05_ssd")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
     parser.add_argument("--forms", nargs="+", metavar="FORM", help="only these; all unless given")
+
+
+def _doctor_options(parser):
+    """What this machine keeps student code from: tried from inside. Exit status 0 where grading is isolated, else 1."""
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def _doctor(options, _):
+    from .doctor import doctor
+
+    return doctor(options.json)
 
 
 def _experiment(options, _):
