@@ -1,11 +1,16 @@
 """What people read of a grading run: a feedback page for each hand-in, `marks.csv`, the instructor's report.
 
 Marks come from nbgrader's gradebook, so those given by hand count; the words come from `results/`. Of hidden
-checks a feedback page says only whether they passed.
+checks a feedback page says only whether they passed. Pages hold no script, and nothing of a student unescaped.
 """
 
+import base64
 import collections
 import csv
+import functools
+import hashlib
+import re
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -13,6 +18,7 @@ from urllib.parse import quote
 from .results import write_text
 
 FOLDER = Path(__file__).parent
+SLOW = 5.0  # seconds worth telling a student
 
 
 @dataclass
@@ -28,7 +34,19 @@ class Item:
     exercise: dict | None = None
     mistake: dict | None = None
     has_hidden: bool = False
-    parts: list = ()  # of an exercise with several check cells: (name, passed)
+    parts: list = ()  # of an exercise: (name of the check cell, points, passed)
+
+    @property
+    def seconds(self):
+        return (self.exercise or {}).get("seconds") or 0.0
+
+    @property
+    def slow(self):
+        return self.seconds >= SLOW
+
+    @property
+    def title(self):
+        return "Written answer" if self.exercise is None else "Exercise"
 
     @property
     def state(self):
@@ -52,6 +70,8 @@ class Marked:
     findings: list[str]
     trouble: str | None
     seconds: float
+    when: str = ""
+    isolation: str = ""
 
     @property
     def score(self):
@@ -74,11 +94,16 @@ class Marked:
         return ([self.trouble] if self.trouble else []) + self.findings
 
     @property
+    def share(self):
+        """Of the points that are marked, from 0 to 1; None where none are."""
+        return self.score / (self.points - self.pending) if self.points > self.pending else None
+
+    @property
     def page(self):
         return f"feedback/{self.student}/{self.lesson}/{self.topic}.html"
 
 
-def write(output, results, marks, lessons, left_out=(), isolation="none"):
+def write(output, results, marks, lessons, left_out=()):
     """Write feedback pages, `marks.csv` and `report.html`; the path of the report.
 
     Args:
@@ -86,18 +111,19 @@ def write(output, results, marks, lessons, left_out=(), isolation="none"):
         marks: as `gradebook.fold` gives.
         lessons: name -> `handin.Lesson`.
         left_out: notes on what was not graded.
-        isolation: how students' code was kept apart, in words.
     """
-    marked, left_out = collect(results, marks, lessons, left_out)
-    templates = _templates()
+    output = Path(output)
+    marked, left_out = gather(results, marks, lessons, left_out)
+    page = _templates().get_template("feedback.html")
     for one in marked:
-        write_text(output / one.page, templates.get_template("feedback.html").render(one=one))
+        write_text(output / one.page, page.render(one=one))
     write_marks(output / "marks.csv", marked, lessons)
     report = output / "report.html"
-    write_text(report, templates.get_template("report.html").render(**_report(marked, lessons, left_out)))
+    write_text(report, _templates().get_template("report.html").render(**_report(marked, lessons, left_out)))
     return report
 
 
+@functools.cache
 def _templates():
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -107,26 +133,44 @@ def _templates():
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: _visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
     )
+    style = (FOLDER / "pages.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    templates.globals.update(style=style, style_hash=f"sha256-{digest}")
     templates.filters["number"] = lambda number: f"{number:g}"
     templates.filters["link"] = quote
+    templates.filters["seconds"] = lambda seconds: f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return templates
 
 
-def collect(results, marks, lessons, left_out=()):
+# What would be invisible, end the page's text, or turn the direction of what follows, as a picture of itself.
+_INVISIBLE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff\\ufffe\\uffff]")
+
+
+def _visible(text):
+    return _INVISIBLE.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\ufffd", text)
+
+
+def gather(results, marks, lessons, left_out=()):
     """The hand-ins with their marks, and notes on what was left out."""
     marked, left_out = [], list(left_out)
+    hidden = {
+        name: any(hidden for check in exercise.checks for _, hidden in check.statements())
+        for lesson in lessons.values()
+        for name, exercise in lesson.exercises.items()
+    }
     for result in results:
         place, lesson = (result["student"], result["lesson"]), lessons.get(result["lesson"])
         given = marks.get(place, ({}, {}))
         if lesson is None or result["scores"].keys() != given[0].keys():
             left_out.append(f"{'/'.join(place)}: left out, graded with other exercises than now: grade it again")
         else:
-            marked.append(_marked(result, given, lesson))
+            marked.append(_marked(result, given, lesson, hidden))
     return marked, left_out
 
 
-def _marked(result, given, lesson):
+def _marked(result, given, lesson, hidden):
     from coursekit.checks import known_mistakes
 
     marks, comments = given
@@ -138,10 +182,10 @@ def _marked(result, given, lesson):
         item.mistake = next(
             (one for one in known_mistakes().get(name, ()) if one["name"] == verdict["mistake"]), None
         )
-        item.has_hidden = any(hidden for check in exercise.checks for _, hidden in check.statements())
-        if len(exercise.checks) > 1 and verdict["parts"]:
+        item.has_hidden = hidden[name]
+        if verdict["parts"]:
             item.parts = [
-                (check.grade_id, verdict["parts"][check.grade_id] is None) for check in exercise.checks
+                (check.grade_id, check.points, verdict["parts"].get(check.grade_id, "") is None) for check in exercise.checks
             ]
         items.append(item)
     items += [_item(name, [marks[name]], comments) for name in lesson.written]
@@ -153,6 +197,8 @@ def _marked(result, given, lesson):
         result["findings"],
         result["trouble"],
         result["seconds"],
+        result.get("when", ""),
+        result.get("isolation", ""),
     )
 
 
@@ -182,15 +228,24 @@ def write_marks(path, marked, lessons):
         for one in marked:
             scores = {item.name: f"{item.score:g}" for item in one.items}
             row = [
-                one.student,
+                cell(one.student),
                 one.lesson,
                 one.status,
                 f"{one.score:g}",
                 f"{one.points:g}",
                 f"{one.pending:g}",
             ]
-            table.writerow([*row, *(scores.get(name, "") for name in columns), "; ".join(one.notes)])
+            table.writerow([*row, *(scores.get(name, "") for name in columns), cell("; ".join(one.notes))])
     part.replace(path)
+
+
+def cell(text):
+    """`text` as a cell of a CSV file that a spreadsheet does not take for a formula: with an apostrophe before it.
+
+    Numbers stay as they are. Source: OWASP, "CSV Injection" (the characters that begin a formula).
+    """
+    dangerous = text[:1] in tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20") and text[:1]
+    return f"'{text}" if dangerous and not re.fullmatch(r"[-+]?\d+([.,]\d+)?", text) else text
 
 
 def _report(marked, lessons, left_out):
@@ -198,29 +253,63 @@ def _report(marked, lessons, left_out):
     rows = collections.defaultdict(dict)
     for one in marked:
         rows[one.student][one.lesson] = one
-    exercises = []
+    exercises, mistakes = [], collections.Counter()
     for lesson in names:
-        for name in lessons[lesson].exercises:
-            items = [
-                item for one in marked if one.lesson == lesson for item in one.items if item.name == name
-            ]
-            mistakes = collections.Counter(item.mistake["name"] for item in items if item.mistake)
+        here = [one for one in marked if one.lesson == lesson and not one.trouble]
+        for number, name in enumerate(lessons[lesson].exercises):
+            items = [(one.items[number], one) for one in here]
+            times = sorted(((item.seconds, one.student) for item, one in items), reverse=True)
+            known = {item.mistake["name"]: item.mistake["message"] for item, _ in items if item.mistake}
+            counts = collections.Counter(item.mistake["name"] for item, _ in items if item.mistake)
+            mistakes.update({(lesson, name, mistake, known[mistake]): times for mistake, times in counts.items()})
             exercises.append(
-                (
-                    lesson,
-                    name,
-                    sum(item.score >= item.points for item in items),
-                    len(items),
-                    mistakes.most_common(3),
-                )
+                {
+                    "lesson": lesson,
+                    "name": name,
+                    "passed": sum(item.score >= item.points for item, _ in items),
+                    "count": len(items),
+                    "median": statistics.median([seconds for seconds, _ in times]) if times else 0.0,
+                    "slowest": [(seconds, student) for seconds, student in times[:3] if seconds >= SLOW],
+                }
             )
+    unsafe = sum("unsafe" in one.isolation for one in marked)
     return {
         "lessons": names,
         "rows": dict(sorted(rows.items())),
         "marked": marked,
         "exercises": exercises,
+        "mistakes": mistakes.most_common(20),
         "left_out": left_out,
+        "histogram": histogram([one.share for one in marked if not one.trouble and one.share is not None]),
+        "isolations": collections.Counter(one.isolation for one in marked if one.isolation).most_common(),
+        "unsafe": unsafe,
+        "when": max((one.when for one in marked), default=""),
     }
+
+
+def histogram(shares, bins=10):
+    """Bars for a picture 360 wide and 150 high: how many of the shares, from 0 to 1, lie in each tenth.
+
+    Returns:
+        list of {"from", "to": whole percent, "count", "x", "y", "width", "height"}; the last one holds 1 too.
+    """
+    counts = [0] * bins
+    for share in shares:
+        counts[min(int(share * bins + 1e-9), bins - 1)] += 1
+    highest = max([*counts, 1])
+    width = 340 / bins
+    return [
+        {
+            "from": 100 * n // bins,
+            "to": 100 * (n + 1) // bins,
+            "count": count,
+            "x": round(10 + n * width, 1),
+            "width": round(width - 4, 1),
+            "height": round(100 * count / highest, 1),
+            "y": round(120 - 100 * count / highest, 1),
+        }
+        for n, count in enumerate(counts)
+    ]
 
 
 def printable(text):
