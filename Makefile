@@ -15,6 +15,7 @@ help:
 	@echo "make grade   grade the bundled sample class, print where the report lies"
 	@echo "make test    every test, then every solution notebook"
 	@echo "make build   lesson sources -> notebooks of solutions/ and course/"
+	@echo "make bench   measure speed beside other software; the tables go to README.md"
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=course $(LAB_OPTIONS)
@@ -25,6 +26,9 @@ grade: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest tests
 	COURSEKIT_QUIET=1 $(BIN)/python -m pytest --nbval solutions
+
+bench: $(READY)
+	$(BIN)/python -m pytest tests/bench --save tests/bench/results; code=$$?; $(BIN)/python -m tests.bench.frame; exit $$code
 
 build: $(READY)
 	$(BIN)/autograder build

@@ -1,0 +1,197 @@
+"""Hand-ins of lesson 03: `autograder grade`, sandbox and judge on, beside `nbgrader autograde`."""
+
+import functools
+import json
+import os
+import shutil
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+
+from autograder.build import expand
+from autograder.grade import COURSE
+
+from ..grading.conftest import make_class
+from .frame import ROOT, run
+
+LESSON = "03_matching"
+# As a class hands in; the kinds that stop or deceive stock nbgrader have their place in tests/attacks.
+KINDS = ("all right", "all right", "half right", "all right", "syntax error",
+         "all right", "half right", "all right", "all wrong", "untouched")  # fmt: skip
+GOAL = 25
+
+
+@functools.cache
+def _lesson():
+    return make_class.Lesson(ROOT / "solutions" / LESSON / f"{LESSON[3:]}.py")
+
+
+def hand_in(folder, count):
+    """`folder/submitted` with so many students' hand-ins, no two alike; for each student the points to be given."""
+    made = {kind: make_class.KINDS[kind](_lesson()) for kind in dict.fromkeys(KINDS)}
+    expected = {}
+    for number in range(count):
+        notebook, points = made[KINDS[number % len(KINDS)]]
+        student = f"s{number:04}"
+        path = folder / "submitted" / student / LESSON / f"{LESSON[3:]}.ipynb"
+        path.parent.mkdir(parents=True)
+        first = next(cell for cell in notebook.cells if cell.metadata.get("nbgrader", {}).get("solution"))
+        source, first.source = first.source, f"{first.source}\n# {student}"
+        path.write_text(make_class.text_of(notebook), encoding="utf-8")
+        first.source = source
+        expected[student] = {name: score for name, score in points.items() if score is not None}
+    return expected
+
+
+def marks(folder):
+    """`(student, cell) -> points` of the automatic marks in the gradebook of `folder`."""
+    from nbgrader.api import Gradebook
+
+    with Gradebook(f"sqlite:///{folder / 'gradebook.db'}", COURSE) as gradebook:
+        return {
+            (submission.student_id, grade.cell.name): grade.auto_score
+            for submission in gradebook.assignment_submissions(LESSON)
+            for notebook in submission.notebooks
+            for grade in notebook.grades
+        }
+
+
+def points_of(found, expected):
+    """The marks as `expected` has them: student -> exercise -> points, of the exercises it names."""
+    given = {student: dict.fromkeys(points, 0) for student, points in expected.items()}
+    for (student, cell), score in found.items():
+        name = cell.removeprefix("test_").split("__")[0]
+        if name in given[student]:
+            given[student][name] += score or 0
+    return given
+
+
+def ours(folder, *, processes=1, every=None):
+    """Grade the hand-ins of `folder` anew."""
+    shutil.rmtree(folder / "ours", ignore_errors=True)
+    command = [sys.executable, "-m", "autograder.cli", "grade", "--submitted", folder / "submitted"]
+    command += ["--output", folder / "ours", "--lesson", LESSON, "-j", processes]
+    return run(command, cwd=folder, every=every)
+
+
+def stock(folder, *options, figures=True):
+    """The same by nbgrader's own commands; its release is made before the clock starts.
+
+    Without `figures` the lesson's own demonstrations, which no check needs, are emptied in every notebook.
+    """
+    root = folder / "stock"
+    shutil.rmtree(root, ignore_errors=True)
+    (root / "source" / LESSON).mkdir(parents=True)
+    source = ROOT / "solutions" / LESSON / f"{LESSON[3:]}.py"
+    (root / "source" / LESSON / f"{source.stem}.ipynb").write_text(make_class.text_of(expand(source)))
+    shutil.copytree(folder / "submitted", root / "submitted")
+    for notebook in () if figures else [*root.glob("source/*/*.ipynb"), *root.glob("submitted/*/*/*.ipynb")]:
+        content = json.loads(notebook.read_text(encoding="utf-8"))
+        for cell in content["cells"]:
+            if cell["cell_type"] == "code" and "nbgrader" not in cell["metadata"]:
+                cell["source"] = ""
+        notebook.write_text(make_class.text_of(content), encoding="utf-8")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # it calls alembic by name
+
+    def nbgrader(*command):
+        course = f"--CourseDirectory.course_id={COURSE}"
+        return run([sys.executable, "-m", "nbgrader", *command, course], cwd=root, environment={"PATH": path})
+
+    nbgrader("generate_assignment", LESSON)
+    return nbgrader("autograde", LESSON, *options)
+
+
+def seconds_a_hand_in(done, results, processes=1):
+    """`(start, each)` in seconds: each hand-in's share of the run but for its start.
+
+    The start ends one hand-in's time before the first result is written; what is done after the last (gradebook,
+    pages) is the hand-ins'.
+    """
+    times = sorted(path.stat().st_mtime for path in results)
+    usual = statistics.median(later - one for one, later in zip(times, times[1:]))
+    start = max(0.0, times[0] - done.began - processes * usual)
+    return start, (done.seconds - start) / len(times)
+
+
+def test_grading_beside_nbgrader(table, tmp_path, request):
+    """Same hand-ins, same marks, one process each."""
+    count = request.config.getoption("--hand-ins")
+    expected = hand_in(tmp_path, count)
+    result = table(
+        "grading",
+        f"Grading {count} hand-ins of lesson 03 on one process, sandbox and judge on",
+        ["", "s in all", "s to start", "s a hand-in", "CPU s in all", "stock / ours, a hand-in", "stock / ours, in all"],
+    )
+    immediate = "--ExecutePreprocessor.shutdown_kernel=immediate"
+    peers = {
+        "nbgrader autograde": lambda: stock(tmp_path),
+        "with shutdown_kernel=immediate": lambda: stock(tmp_path, immediate),
+        "and the lesson's figures left out": lambda: stock(tmp_path, immediate, figures=False),
+    }
+
+    def our_run():
+        done = ours(tmp_path)
+        return done, *seconds_a_hand_in(done, (tmp_path / "ours" / "results").glob("*/*.json"))
+
+    runs, beside, found = [our_run()], {}, marks(tmp_path / "ours")
+    assert points_of(found, expected) == expected
+    for name, peer in peers.items():  # a stock run takes minutes: one of ours before it and one after
+        done = peer()
+        beside[name] = done, *seconds_a_hand_in(done, (tmp_path / "stock" / "autograded").glob("*/*/*.ipynb"))
+        assert marks(tmp_path / "stock") == found
+        runs.append(our_run())
+        assert marks(tmp_path / "ours") == found
+
+    median = statistics.median
+    result.row(
+        "autograder grade -j 1",
+        median(done.seconds for done, _, _ in runs),
+        median(start for _, start, _ in runs),
+        median(each for *_, each in runs),
+        median(done.cpu for done, _, _ in runs),
+    )
+    for number, (name, (done, start, each)) in enumerate(beside.items()):
+        around = runs[number : number + 2]
+        ratio = median(each / our for *_, our in around)
+        in_all = median(done.seconds / our.seconds for our, _, _ in around)
+        result.row(name, done.seconds, start, each, done.cpu, ratio, in_all)
+        if number == 0:
+            result.goal(ratio >= GOAL, f"{ratio:.0f} times faster a hand-in than nbgrader's defaults, the goal is {GOAL}")
+    result.notes.append(
+        f"All marks of the {count} are equal. A hand-in is all of the run but its start, divided. nbgrader runs the "
+        "lesson's own figures too, ours only what the student wrote and the checks; so the last row."
+    )
+    assert not result.missed
+
+
+def test_grading_scale(table, tmp_path, request):
+    """Cost a hand-in and memory from ten hand-ins to a thousand."""
+    result = table(
+        "grading_scale",
+        "Grading on two processes, by the number of hand-ins",
+        ["hand-ins", "s in all", "s to start", "s a hand-in", "hand-ins a minute", "CPU s a hand-in", "GiB at most"],
+    )
+    cpu, memory = {}, {}
+    for count in sorted(int(count) for count in request.config.getoption("--scale").split(",")):
+        folder = tmp_path / str(count)
+        hand_in(folder, count)
+        done = ours(folder, processes=2, every=0.5)
+        assert len({student for student, _ in marks(folder / "ours")}) == count
+        start, each = seconds_a_hand_in(done, (folder / "ours" / "results").glob("*/*.json"), 2)
+        cpu[count], memory[count] = done.cpu, done.memory / 2**30
+        least = min(cpu)
+        share = (cpu[count] - cpu[least]) / (count - least) if count > least else ""
+        result.row(count, done.seconds, start, each, 60 * count / done.seconds, share, memory[count])
+        shutil.rmtree(folder)
+    if 200 in memory:
+        result.goal(memory[200] < 4, f"{memory[200]:.1f} GiB at 200 hand-ins, the goal is 4")
+    if {10, 100, 1000} <= cpu.keys():
+        growth = (cpu[1000] - cpu[100]) / 900 / ((cpu[100] - cpu[10]) / 90)
+        result.goal(growth < 1.15, f"one of the last 900 hand-ins costs {growth:.2f} times one of the first 100, at most 1.15")
+    result.notes.append(
+        "Memory is the sum over all processes, shared pages counted once (PSS), looked at twice a second. CPU seconds "
+        "a hand-in are beyond the smallest run's, start and all."
+    )
+    assert not result.missed
