@@ -154,7 +154,7 @@ def build(packages, hide):
     for path, visible in sorted(steps, key=lambda step: (step[0].count("/"), step)):
         above = next(seen[parent] for parent in _parents(path) if parent in seen)
         if visible and not above:
-            _bind(shown[path], path)
+            _bind(path)
         elif above and not visible:
             mount("tmpfs", "/new" + path, "tmpfs", NOSUID | NODEV, "mode=755,size=64k,nr_inodes=64")
         seen[path] = visible
@@ -193,24 +193,18 @@ def build(packages, hide):
 
 
 def _shown(packages):
-    """`{path: where it really is}` of what the root holds, and `{path: target}` of links: `/lib` is often one."""
-    etc = ("alternatives", "fonts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime")
-    shown = {"/usr", *(f"/etc/{name}" for name in etc)}
-    shown.update(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
-    links = {}
-    for path in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"):
-        if os.path.islink(path):
-            links[path] = os.readlink(path)
-        else:
-            shown.add(path)
+    """What the root holds, each at its real place and nowhere else, and `{path: real place}` of links to it."""
+    wanted = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"]
+    wanted += [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]
+    for name in ("alternatives", "fonts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime"):
+        wanted.append(f"/etc/{name}")
     # Not the whole prefix: a virtual environment may be the checkout itself.
     parts = ("bin", "etc", "include", "lib", "lib32", "lib64", "libexec", "share", "ssl", "pyvenv.cfg")
-    for prefix in {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix}:
-        for place in {prefix, os.path.realpath(prefix)} - {"/"}:
-            shown.update(f"{place}/{part}" for part in parts)
-    for path in packages:
-        shown.update((os.path.abspath(path), os.path.realpath(path)))
-    return {path: os.path.realpath(path) for path in shown if os.path.exists(path)}, links
+    for prefix in {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix} - {"/"}:
+        wanted += [f"{prefix}/{part}" for part in parts]
+    wanted += map(os.path.abspath, packages)
+    real = {path: os.path.realpath(path) for path in wanted if os.path.exists(path)}
+    return set(real.values()), {path: place for path, place in real.items() if path != place}
 
 
 def _parents(path):
@@ -219,8 +213,8 @@ def _parents(path):
         yield path
 
 
-def _bind(source, path):
-    source, target = "/old" + source, "/new" + path
+def _bind(path):
+    source, target = "/old" + path, "/new" + path
     if os.path.isdir(source):
         os.makedirs(target, exist_ok=True)
     else:

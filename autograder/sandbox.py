@@ -165,17 +165,21 @@ class StudentProcess:
         """Kill it and everything it started, and wait for that.
 
         Returns:
-            str: how it had ended: "exit code 3", "signal 9 (SIGKILL)", "more than 2048 MiB of memory", or, where it
-            had not, "ended by the grader".
+            str: how it had ended: "exit code 3", "signal 9 (SIGKILL)", "more than 2048 MiB of memory", "ended with the
+            zygote"; "ended by the grader" where it had not.
         """
         if self._words is None:
             # Its end of the socket is closed: it is about to end by itself, and how is worth a moment.
-            told = self._line.read(0.2 if _closed(self.socket) else 0.0)
-            asked = told is None
-            if asked:
-                self._line.ask()
-                told = self._line.read(timeout)
-            self._words = ENDED if told is None or asked and told["ended"] == -signal.SIGKILL else _how(**told)
+            try:
+                told = self._line.read(0.2 if _closed(self.socket) else 0.0)
+                asked = told is None
+                if asked:
+                    self._line.ask()
+                    told = self._line.read(timeout)
+                killed = told is None or asked and told == {"ended": -signal.SIGKILL, "reason": None}
+                self._words = ENDED if killed else _how(**told)
+            except ConnectionError:
+                self._words = "ended with the zygote"
             self.socket.close()
             self._line.close()
         return self._words
