@@ -1,6 +1,7 @@
 """`autograder build | judge | grade | experiment | doctor`: what an instructor types."""
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -49,6 +50,8 @@ def _grade_options(parser):
     parser.add_argument("--lesson", action="append", default=[], metavar="NN_topic", help="only this one; may be repeated")
     parser.add_argument("--student", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
     parser.add_argument("-j", "--processes", type=int, metavar="N", help="hand-ins at a time (default: one a core)")
+    parser.add_argument("--cluster", metavar="ADDRESS", help="a Dask scheduler's, such as tcp://10.0.0.1:8786; `local` starts "
+                        "one here with N workers")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS",
                         help="for a cell or an exercise's checks; a hand-in has four times that (default: 30)")
     parser.add_argument("--unsafe", action="store_true", help="grade also where this machine cannot isolate hand-ins")
@@ -90,11 +93,12 @@ def _grade(options, parser):
         if options.sample:
             made = grade.sample(root)
             submitted, output, timeout = made / "submitted", made, min(timeout, 10.0)
-        report = grade.grade(
-            root, submitted, output,
-            lessons=options.lesson, students=options.student, processes=options.processes, timeout=timeout,
-            force=options.force, unsafe=options.unsafe,
-        )
+        with _cluster(options) as run:
+            report = grade.grade(
+                root, submitted, output,
+                lessons=options.lesson, students=options.student, processes=options.processes, timeout=timeout,
+                force=options.force, unsafe=options.unsafe, run=run,
+            )
     except KeyboardInterrupt:
         print("autograder: stopped; what was graded is kept. The same command goes on from here", file=sys.stderr)
         return 130
@@ -105,6 +109,14 @@ def _grade(options, parser):
     print(pages.table(report.with_name("marks.csv")))
     print(f"report: {report}")
     return 0
+
+
+def _cluster(options):
+    from .cluster import Cluster
+
+    if not options.cluster:
+        return contextlib.nullcontext()
+    return Cluster(options.cluster, processes=options.processes, unsafe=options.unsafe)
 
 
 def _build(options, _):

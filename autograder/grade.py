@@ -74,7 +74,8 @@ def grade(
         timeout (float): seconds for a cell, or for an exercise's checks; a hand-in has four times that.
         force (bool): grade also what did not change.
         unsafe (bool): grade without isolation, where the machine has none; the report says so.
-        run: `run(jobs) -> iterator of (job, result)`, in any order; forked processes unless given.
+        run: `run(jobs) -> iterator of (job, result)`, in any order, such as a `cluster.Cluster`, with its `isolation`
+            and `notes` for the report; forked processes unless given.
 
     Raises:
         GradingError: when there is nothing to grade, a name is unknown, or the gradebook is in use.
@@ -91,7 +92,8 @@ def grade(
     loaded = {name: handin.load_lesson(known[name]) for name in sorted({lesson for _, lesson in found})}
     gradebook.fits(output, loaded)
     sandbox = Sandbox(unsafe=unsafe, hide=[root, submitted, output])
-    isolation = sandbox.isolation
+    isolation = run.isolation if run else sandbox.isolation
+    left_out += run.notes if run else []
     where = results.environment(isolation, timeout=timeout)
     hashes = {name: results.lesson_hash(lesson) for name, lesson in loaded.items()}
     protected = handin.files_of(root / "solutions", root / "autograder", output / "gradebook.db", output / "results")
@@ -114,7 +116,7 @@ def grade(
     for name in {result["lesson"] for result in everything} & known.keys() - loaded.keys():
         loaded[name] = handin.load_lesson(known[name])  # graded before: they stay in the report
     marks = gradebook.fold(output, loaded, everything)
-    return pages.write(output, everything, marks, loaded, [*left_out, *notes], isolation)
+    return pages.write(output, everything, marks, loaded, [*left_out, *notes])
 
 
 def _find(submitted, known, lessons, students):

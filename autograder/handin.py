@@ -4,7 +4,6 @@ Nothing of a submitted notebook is trusted but the text of the cells that the st
 outputs, check and setup cells all come from the lesson. What had to be put right is told in `findings`.
 """
 
-import ast
 import collections
 import contextlib
 import copy

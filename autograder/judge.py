@@ -1,20 +1,28 @@
-"""Runs one exercise's visible and hidden checks against an answer.
+"""Runs the visible and hidden checks of exercises against answers.
 
-Today the answer and its checks share a process of their own, forked for each answer, with a time limit; the checks
-use the answer only by its name, with tensors and plain data, so that the answer can move behind a wire.
+The checks run here, in the judge's process; an answer of others runs in a student process (`sandbox`, `student`), and
+stands here as a proxy that sends tensors and plain data over a wire (`remote`). Only what is trusted, references and
+named mistakes, is judged in one process (`judge_source`).
 """
 
 import ast
+import collections
 import contextlib
 import functools
-import json
 import linecache
-import multiprocessing
 import os
-import signal
 import sys
+import time
 import types
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+
+from coursekit.checks import library_message, refused_names, told, unchanged
+
+from .library import may_reach
+from .remote import Died, Gone, Late, Peer
+from .student import LibraryCall, definitions
+
+BUDGET = 4  # a hand-in may take so many times the limit of one cell or exercise
 
 
 @dataclass
@@ -32,6 +40,7 @@ class Verdict:
     mistake: str | None = None
     parts: dict = field(default_factory=dict)
     failures: list = field(default_factory=list)
+    seconds: float = 0.0
 
     @property
     def passed(self):
@@ -42,8 +51,13 @@ class Verdict:
         return {key: getattr(self, key) for key in keys}
 
 
-class LibraryCall(AssertionError):
-    """The answer called the library function that is the exercise."""
+@dataclass(frozen=True)
+class Step:
+    """Code to run, of exercise `name` or of an added cell (`judge` false), or an exercise to judge."""
+
+    name: str
+    source: str = ""
+    judge: bool = False
 
 
 def load_answer(exercise, source, filename="answer"):
@@ -98,7 +112,7 @@ def judge_function(exercise, answer, guard=True):
 
 def _run(statement, namespace, filename, verdict, broken):
     """Execute one statement of a check; the message of its failure, or None."""
-    from coursekit.checks import CheckFailed, fingerprint, told
+    from coursekit.checks import CheckFailed, fingerprint
 
     code = compile(ast.Module([statement], []), filename, "exec")
     try:
@@ -163,10 +177,12 @@ def _name_mistake(verdict):
 
 def _guarded(name, answer):
     """`answer`, watched during each call: no library function that is the exercise, no argument changed."""
-    from coursekit.checks import _resolve, library_message, refused_names, unchanged
+    from coursekit.checks import _resolve
 
-    if isinstance(answer, type) or not callable(answer):
+    if not callable(answer):
         return answer
+    if isinstance(answer, type):
+        return _guarded_class(name, answer)
     codes = {}
     for dotted in refused_names(name):
         target = _resolve(dotted)
@@ -202,6 +218,19 @@ def _guarded(name, answer):
     guarded.__name__ = name
     guarded.__wrapped__ = answer
     return guarded
+
+
+def _guarded_class(name, answer):
+    """`answer`, a class, whose modules watch each forward pass."""
+
+    def made(*arguments, **named):
+        module = answer(*arguments, **named)
+        module.forward = _guarded(name, module.forward)
+        return module
+
+    made.__name__ = name
+    made.__wrapped__ = answer
+    return made
 
 
 def _copied(value):
@@ -246,7 +275,7 @@ def _grading():
 
 
 def judge_source(exercise, source, filename="answer"):
-    """`judge_function` of what the source defines; a source that does not run fails every check."""
+    """`judge_function` of what a trusted source defines, in this process: for references and named mistakes."""
     try:
         answer = load_answer(exercise, source, filename)
     except SyntaxError as error:
@@ -266,52 +295,242 @@ def refused(exercise, message):
     return Verdict(exercise.name, exercise.points, visible=dict(part), hidden=dict(part))
 
 
-def judge_apart(exercise, source, filename="answer", timeout=30.0):
-    """`judge_source` in a process of its own, ended after `timeout` seconds.
+# Answers of others: they run in a student process, their checks here
 
-    An answer that hangs, exits or kills its process fails with a message; the caller lives.
+
+def judge_answer(exercise, source, sandbox, filename="answer", timeout=30.0):
+    """The verdict on one answer's source. The lesson's exercises before it are there too, by their references.
+
+    Args:
+        sandbox (Sandbox): where the answer runs.
+        timeout (float): seconds for all of it.
     """
-    _warm()
-    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    worker = context.Process(target=_worker, args=(theirs, exercise, source, filename))
-    worker.start()
-    theirs.close()
+    with _session(sandbox, timeout, time.monotonic() + timeout) as student:
+        try:
+            student.begin(exercise.setup, exercise.lesson, exercise.name if may_reach([source], exercise.name) else None)
+            student.peer.service("offer", _references(exercise))
+            trouble = student.run(source, filename)
+            if trouble is None and not student.defines(exercise.name):
+                trouble = f"{exercise.name} is not defined; the exercise is judged by that name"
+            return refused(exercise, trouble) if trouble else student.judge(exercise)
+        except Gone as gone:
+            return refused(exercise, student.end(gone))
+
+
+def judge_hand_in(lesson, hand_in, sandbox, timeout=30.0):
+    """The verdict on each exercise of a restored hand-in; adds to its findings.
+
+    What hangs or dies costs the exercise it happened in: a new student process runs the same cells again (of a
+    cell that did it harm only the definitions), leaves out what was judged, and goes on. An exercise whose
+    library function the hand-in could reach is judged in a process where that function does not work.
+
+    Args:
+        lesson (handin.Lesson), hand_in (handin.HandIn): as `handin.load_lesson` and `handin.restore` give them.
+        sandbox (Sandbox): where the student's code runs.
+        timeout (float): seconds for a cell, and for an exercise's checks; a call has half, a hand-in `BUDGET` times that.
+    """
+    grading = _Grading(lesson, hand_in, sandbox, timeout)
+    cells = [step.source for step in grading.steps if not step.judge]
+    apart = [name for name in lesson.exercises if may_reach(cells, name)]
+    grading.judge([name for name in lesson.exercises if name not in apart])
+    for name in apart:
+        grading.judge([name], banned=name)
+    return {name: grading.verdicts[name] for name in lesson.exercises}
+
+
+class _Grading:
+    """One hand-in on its way: what was judged, and what died where."""
+
+    def __init__(self, lesson, hand_in, sandbox, timeout):
+        self.lesson, self.hand_in, self.sandbox, self.timeout = lesson, hand_in, sandbox, timeout
+        self.steps = plan(lesson, hand_in)
+        self.latest = time.monotonic() + BUDGET * timeout
+        self.verdicts, self.deaths = {}, collections.Counter()
+
+    def judge(self, wanted, banned=None):
+        """Judge the exercises `wanted`, with a new student process as often as one dies."""
+        while wanted := [name for name in wanted if name not in self.verdicts]:
+            step, reason = self._through(wanted, banned)
+            if reason is None:
+                reason = "its check was not reached"
+            elif step is None:
+                reason = f"the lesson's setup did not run: {reason}"
+            elif time.monotonic() < self.latest:
+                self._count(step, reason)
+                continue
+            else:
+                self._count(step, reason)
+                reason = f"not reached: the hand-in had used its {BUDGET * self.timeout:g} s"
+            for name in wanted:
+                self.verdicts.setdefault(name, refused(self.lesson.exercises[name], reason))
+
+    def _count(self, number, reason):
+        """A process died in this step: an exercise is lost by it, a cell has another chance."""
+        step = self.steps[number]
+        self.deaths[number] += 1
+        if step.judge:
+            self.verdicts[step.name] = refused(self.lesson.exercises[step.name], reason)
+        elif self.deaths[number] == 1:
+            self.hand_in.findings.append(f"the cell {step.name or 'added by the student'} was not run to its end: {reason}")
+
+    def _through(self, wanted, banned):
+        """Go through the steps in a new process: `(None, None)`, or the step in which it died and why."""
+        step, trouble, wanted = None, {}, set(wanted)
+        with _session(self.sandbox, self.timeout, self.latest) as student:
+            try:
+                setup = next(iter(self.lesson.exercises.values())).setup
+                student.begin(setup, self.lesson.name, banned)
+                for step, one in enumerate(self.steps):
+                    if not wanted:
+                        break
+                    if not one.judge:
+                        trouble[one.name] = self._run(student, step)
+                        continue
+                    defined = student.defines(one.name)
+                    if one.name in wanted:
+                        exercise = self.lesson.exercises[one.name]
+                        why = trouble.get(one.name) or f"{one.name} is not defined"
+                        self.verdicts[one.name] = student.judge(exercise) if defined else refused(exercise, why)
+                        wanted.discard(one.name)
+                    if self.deaths[step] or not defined:
+                        student.peer.service("stand_in", one.name)
+                return None, None
+            except Gone as gone:
+                return step, student.end(gone)
+
+    def _run(self, student, number):
+        """Run a cell: after a death its definitions only, after two nothing."""
+        if self.deaths[number] > 1:
+            return "the cell was not run to its end"
+        source = self.steps[number].source
+        return student.run(definitions(source) if self.deaths[number] else source, "the cell")
+
+
+class _Session:
+    """A student process, as the judge sees it."""
+
+    def __init__(self, sandbox, timeout, latest):
+        self.process = sandbox.start()
+        self.peer = _JudgePeer(self.process.socket)
+        self.timeout, self.latest = timeout, latest
+
+    def _begin(self, part=1.0):
+        """A cell, or an exercise's checks, begin: their time runs from now; a single call has a part of it."""
+        self.peer.deadline = min(self.latest, time.monotonic() + self.timeout)
+        self.peer.seconds = part * self.timeout
+
+    def begin(self, setup, name, banned):
+        self._begin()
+        self.banned = banned
+        self.peer.service("setup", setup, f"{name}: setup")
+        if banned:
+            self.peer.service("ban", banned)
+
+    def run(self, source, where):
+        """Run a cell; what is the matter with it in words, or None."""
+        self._begin()
+        try:
+            error = self.peer.service("run", source, where)
+            if error is None:
+                return None
+            name, text, line = str(error["type"]), str(error["text"]), error["line"]
+        except Exception as caught:  # the words of its error made another
+            return told(caught)
+        if name == "LibraryCall" and text in refused_names(self.banned or ""):
+            return library_message(self.banned, text)
+        if line is not None:
+            return f"{name}: {text}, line {line} of {where}"
+        return f"{name} while running {where}: {text}" if text else f"{name} while running {where}"
+
+    def defines(self, name):
+        self.found = self.peer.service("find", name)
+        return bool(self.found)
+
+    def judge(self, exercise):
+        """The checks of the exercise, on what `defines` found."""
+        self._begin(0.5)
+        started = time.monotonic()
+        self.peer.service("seed")
+        self.peer.exercise = exercise.name
+        try:
+            verdict = judge_function(exercise, self.found[0], guard=False)
+        finally:
+            self.peer.exercise = None
+        verdict.seconds = round(time.monotonic() - started, 3)
+        return verdict
+
+    def end(self, gone):
+        """The process died or broke a rule: end it, and say why for the student."""
+        how = self.process.end()
+        if isinstance(gone, Late):
+            what = f"not done after {self.timeout:g} s"
+            if time.monotonic() < self.peer.deadline:
+                what = f"a call was not done after {self.peer.seconds:g} s"
+            return f"{what}: is there a loop that never ends?"
+        if isinstance(gone, Died):
+            return f"the process ended ({how}) in the middle"
+        return f"the process was ended: {gone}"
+
+
+@contextlib.contextmanager
+def _session(sandbox, timeout, latest):
+    session = _Session(sandbox, timeout, latest)
     try:
-        if not ours.poll(timeout):
-            return refused(exercise, f"not done after {timeout:g} s: is there a loop that never ends?")
-        return Verdict(**json.loads(ours.recv_bytes()))
-    except EOFError:
-        worker.join(5)
-        return refused(exercise, f"the process ended (exit code {worker.exitcode}) before its checks did")
+        yield session
     finally:
-        if worker.is_alive():
-            if hasattr(os, "killpg"):
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(worker.pid, signal.SIGKILL)
-            worker.kill()
-        worker.join()
-        ours.close()
+        session.process.end()
 
 
-@functools.cache
-def _warm():
-    """Import what every answer needs once, before the forks, on one thread: a fork of a busy pool can hang."""
-    import torch
-    import torchvision  # noqa: F401
+class _JudgePeer(Peer):
+    """The judge's end: after each call of an exercise it sees to the library and to the arguments."""
 
-    import coursekit.checks
+    exercise = None
 
-    torch.set_num_threads(1)
-    coursekit.checks.known_mistakes()
+    def call(self, target, arguments=(), named=(), parameters=None):
+        try:
+            result = super().call(target, arguments, named, parameters)
+        finally:
+            called = self.notes.get("library")
+            if self.exercise and called in refused_names(self.exercise):
+                raise LibraryCall(library_message(self.exercise, called)) from None
+        if self.exercise and self.changed is not None:
+            now, before = ([*given, *dict(keys).values()] for given, keys in (self.changed, (arguments, named)))
+            unchanged(now, before)
+        return result
 
 
-def _worker(pipe, exercise, source, filename):
-    if hasattr(os, "setsid"):
-        os.setsid()
-    null = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(null, stream)
-    _warm()
-    pipe.send_bytes(json.dumps(asdict(judge_source(exercise, source, filename))).encode())
-    pipe.close()
+@functools.lru_cache(64)
+def _references(exercise):
+    """The functions of the lesson before this exercise, by their references."""
+    namespace = {"__name__": "reference"}
+    with _grading():
+        exec(compile(exercise.setup, f"{exercise.lesson}: setup", "exec"), namespace)
+    for sibling, reference in exercise.siblings.items():
+        exec(compile(reference, f"{exercise.lesson}: {sibling}", "exec"), namespace)
+    return {name: namespace[name] for name in exercise.siblings if not isinstance(namespace[name], type)}
+
+
+def plan(lesson, hand_in):
+    """What grading does, in the order of the hand-in: run the student's cells, judge at the checks.
+
+    Of the lesson's figures and demonstrations nothing is run; where a student changed one, its definitions
+    are. An exercise whose check stands before it (cells were moved) is judged right after it.
+    """
+    cells, steps = hand_in.cells, []
+    at = {}
+    for number, cell in enumerate(cells):
+        if cell.role == "check":
+            at[cell.name.removeprefix("test_").split("__")[0]] = number
+    for number, cell in enumerate(cells):
+        if cell.role == "exercise" and number > at.get(cell.name, -1):
+            at[cell.name] = number
+    judged = {}
+    for name, number in at.items():
+        judged.setdefault(number, []).append(name)
+    for number, cell in enumerate(cells):
+        if cell.type == "code" and not cell.missing and cell.role in ("exercise", "added"):
+            steps.append(Step(cell.name, cell.source))
+        elif cell.role == "lesson" and cell.type == "code" and cell.edited:
+            steps.append(Step("", definitions(cell.source)))
+        steps += [Step(name, judge=True) for name in judged.get(number, ())]
+    return steps

@@ -43,9 +43,9 @@ class Check:
         return [(node, where[node.lineno - 1]) for node in ast.parse(self.source).body]
 
 
-@dataclass
+@dataclass(eq=False)
 class Exercise:
-    """One exercise: the source of its answer, of the lesson's setup, of its checks and of the exercises beside it."""
+    """One exercise: the source of its answer, of the lesson's setup, of its checks and of the exercises before it."""
 
     name: str
     lesson: str
@@ -148,9 +148,11 @@ def exercises_of(path):
         if name not in found:
             raise LessonError(f"{path}: test_{name} checks an exercise that the lesson does not have")
         found[name].checks = parts
+    before = {}
     for exercise in found.values():
         exercise.setup = "\n".join(setup)
-        exercise.siblings = {name: other.reference for name, other in found.items() if other is not exercise}
+        exercise.siblings = dict(before)
+        before[exercise.name] = exercise.reference
         if not exercise.checks:
             raise LessonError(f"{path}: exercise {exercise.name} has no check cell test_{exercise.name}")
     return found

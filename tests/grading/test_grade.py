@@ -253,7 +253,7 @@ def test_honest_hand_in_has_no_notes(graded, student):
 
 def test_feedback_says_what_happened(graded):
     assert "SyntaxError: expected &#39;:&#39;, line 1 of the cell" in graded.page("area has a syntax error")
-    assert "not done after 4 s: is there a loop that never ends?" in graded.page("area never ends")
+    assert "a call was not done after 2 s: is there a loop that never ends?" in graded.page("area never ends")
     assert "the process ended (exit code 0)" in graded.page("area kills its process")
     assert "box_area is not defined" in graded.page("area's cell is empty")
     assert "test_box_iou__empty</code> not passed" in graded.page("iou fails on empty boxes only")

@@ -46,10 +46,10 @@ def test_one_line_a_file_in_the_order_given(judge):
 @pytest.mark.parametrize(
     "source, words",
     [
-        ("def box_area(boxes):\n    while True:\n        pass", "not done after 3 s"),
+        ("def box_area(boxes):\n    while True:\n        pass", "a call was not done after 1.5 s"),
         ("def box_area(boxes):\n    try:\n        while True: pass\n    except BaseException:\n        while True: pass", "not done"),
         ("import os\ndef box_area(boxes):\n    os._exit(0)", "the process ended (exit code 0)"),
-        ("import os\nos.kill(os.getpid(), 9)", "the process ended (exit code -9)"),
+        ("import ctypes\nctypes.string_at(0)", "the process ended (signal 11"),
         ("def box_area(boxes:\n    return", "SyntaxError"),
         ("def area(boxes):\n    return", "box_area is not defined"),
         ("import no_such_module", "ModuleNotFoundError"),
