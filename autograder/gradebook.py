@@ -67,6 +67,22 @@ def fold(output, lessons, results):
         return marks
 
 
+def read(output, lessons):
+    """The marks and comments that the gradebook holds now, as `fold` gives them."""
+    if not (Path(output) / "gradebook.db").exists():
+        return {}
+    with _opened(output) as gradebook:
+        marks = {}
+        for lesson in lessons.values():
+            marks.update(_marks(gradebook, lesson))
+        return marks
+
+
+def grade_cells(lesson):
+    """Grade id -> points and type of each graded cell of a lesson."""
+    return _cells(lesson)[0]
+
+
 @contextlib.contextmanager
 def _opened(output):
     """nbgrader's gradebook, ours to write to until it is closed."""
@@ -260,10 +276,13 @@ def _rows(run, kind, notebook, *columns):
 
 def _marks(gradebook, lesson):
     """(student, lesson) -> (grade id -> Mark, grade id -> comment)."""
-    from nbgrader.api import Comment, Grade, GradeCell, SolutionCell, SubmittedAssignment, SubmittedNotebook
+    from nbgrader.api import Comment, Grade, GradeCell, MissingEntry, SolutionCell, SubmittedAssignment, SubmittedNotebook
     from sqlalchemy import select
 
-    notebook = gradebook.find_notebook(lesson.topic, lesson.name)
+    try:
+        notebook = gradebook.find_notebook(lesson.topic, lesson.name)
+    except MissingEntry:
+        return {}
     marks = {}
     for kind, cells, columns in (
         (Grade, GradeCell, (Grade.score, GradeCell.max_score, Grade.needs_manual_grade, Grade.manual_score)),

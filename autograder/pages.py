@@ -244,7 +244,7 @@ def cell(text):
 
     Numbers stay as they are. Source: OWASP, "CSV Injection" (the characters that begin a formula).
     """
-    dangerous = text[:1] in tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20") and text[:1]
+    dangerous = text[:1] in tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20") and len(text) > 1
     return f"'{text}" if dangerous and not re.fullmatch(r"[-+]?\d+([.,]\d+)?", text) else text
 
 

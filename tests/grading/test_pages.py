@@ -167,6 +167,7 @@ def test_histogram_counts_every_hand_in_once(written):
         ("\r=1", "'\r=1"),
         ("＝1", "'＝1"),
         ("-2.5", "-2.5"),
+        ("-", "-"),
         ("ada", "ada"),
         ("", ""),
     ],
