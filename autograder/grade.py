@@ -19,7 +19,7 @@ from pathlib import Path
 
 from . import handin, results
 from .gradebook import COURSE  # noqa: F401 (its name of old)
-from .judge import BUDGET, judge_hand_in, refused
+from .judge import BUDGET, judge_hand_in, refused, warm
 from .lessons import ROOT, sources
 
 TRIES = 2  # so often a hand-in is given to a worker that dies of it
@@ -350,7 +350,7 @@ class _Worker:
     """A process that grades hand-ins, seen from the parent."""
 
     def __init__(self, sandbox, others):
-        _warm_up()
+        warm()
         self.pipe, theirs = _context().Pipe()
         # The ends of the others' pipes must close with the parent, so that they see it end.
         ends = [self.pipe, *(other.pipe for other in others)] if hasattr(os, "fork") else []
@@ -401,17 +401,6 @@ def _work(pipe, others, sandbox):
 
 def _context():
     return multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
-
-
-def _warm_up():
-    """Import once, before the forks, what judging needs, on one thread."""
-    import nbformat  # noqa: F401
-    import torch
-
-    import coursekit.checks
-
-    torch.set_num_threads(1)
-    coursekit.checks.known_mistakes()
 
 
 def sample(root=ROOT):

@@ -262,6 +262,20 @@ def _restore(values, before):
             now.update(then)
 
 
+@functools.cache
+def warm():
+    """Import once what checks need, before the first answer's time runs and before workers are forked, on one thread."""
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    import matplotlib.pyplot  # noqa: F401
+    import torch
+    import torchvision.models.detection  # noqa: F401
+
+    import coursekit.checks
+
+    torch.set_num_threads(1)
+    coursekit.checks.known_mistakes()
+
+
 @contextlib.contextmanager
 def _grading():
     """Setup cells run as in grading: quiet, and `earlier` gives library functions."""
