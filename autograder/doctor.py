@@ -90,15 +90,15 @@ def memory_of_the_grader(given):
 
 def privileges(given):
     import ctypes
+    import struct
 
     libc = ctypes.CDLL(None, use_errno=True)
-    with open("/proc/self/status") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb"):
-        if int(fields[name], 16):
-            return f"has capabilities ({name} {fields[name].strip()})"
-    if int(fields["NoNewPrivs"]) != 1 or 0 in os.getresuid() + os.getresgid() or os.getgroups():
-        return f"can become another user (uid {os.getresuid()}, groups {os.getgroups()})"
+    sets = ctypes.create_string_buffer(24)
+    libc.capget(struct.pack("=II", 0x20080522, 0), sets)
+    if any(sets.raw) or any(libc.prctl(23, number, 0, 0, 0) > 0 for number in range(64)):  # now, or after an exec
+        return "has capabilities"
+    if libc.prctl(39, 0, 0, 0, 0) != 1 or 0 in os.getresuid() + os.getresgid() or os.getgroups():
+        return f"can become another user (uid {os.getuid()}, groups {os.getgroups()})"
     if libc.unshare(0x10000000) == 0:
         return "could make a user namespace, in which it is root"
 
@@ -160,6 +160,7 @@ def processes(given):
             if made[-1] == 0:
                 time.sleep(60)
                 os._exit(0)
+        time.sleep(1)
     except OSError:
         return None
     finally:
@@ -201,6 +202,7 @@ QUICK = (
 SLOW = (memory, disk, processes)
 SMALL = Limits(memory=256 * 2**20, disk=8 * 2**20, processes=16)  # enough for the probes, quick to fill
 LIGHT = "autograder.zygote"  # in the place of autograder.student: the same process without torch
+GRADING = {}  # what the grader asks of its sandbox
 LEFT_BEHIND = """
 import os, signal, time
 if os.fork() == 0:
@@ -227,6 +229,8 @@ def leaks(probe, limits, probes=QUICK):
     """
     with _given(limits) as given:
         found = probe(_source(probes, given))
+    if found.get("error", "").startswith("more than "):  # the zygote ended it, as it shall
+        return {}
     if "error" in found:
         return {words(one): found["error"] for one in probes}
     return {words(one): found[one.__name__] for one in probes if found[one.__name__]}
@@ -282,7 +286,7 @@ def doctor(as_json=False):
     }
     try:
         begin = time.monotonic()
-        with Sandbox() as sandbox:
+        with Sandbox(**GRADING) as sandbox:
             report["grading"] = sandbox.isolation
             report["seconds_to_open"] = round(time.monotonic() - begin, 2)
             begin = time.monotonic()

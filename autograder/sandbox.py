@@ -124,6 +124,8 @@ class Sandbox:
     def _first(self):
         if not hasattr(os, "fork"):
             raise SandboxError(f"student code cannot be run on {sys.platform} itself: no fork. {WAYS_OUT}")
+        if sys.platform != "linux" and self._candidates != ["none"]:
+            raise SandboxError(f"student code cannot be isolated on {sys.platform} itself. {WAYS_OUT}")
         from . import doctor
 
         troubles = []
@@ -277,6 +279,7 @@ class _Zygote:
                 raise SandboxError(f"not ready after {START:g} s")
             if "error" in told:
                 raise SandboxError(_with_hint(told["error"]))
+            self.uids = told["uids"]  # whether each student has a host uid of its own
         except (ConnectionError, SandboxError) as error:
             words = self._last_words() if isinstance(error, ConnectionError) else str(error)
             self.close()
@@ -296,9 +299,9 @@ class _Zygote:
             with theirs, their_line:
                 socket.send_fds(self._requests, [kind], [theirs.fileno(), their_line.fileno()])
             told = _Line(line)
-            first = told.read(START)
+            first = told.read(START / 5)
             if first is None or "error" in first:
-                trouble = f"not ready after {START:g} s" if first is None else first["error"]
+                trouble = f"not ready after {START / 5:g} s" if first is None else first["error"]
                 raise SandboxError(f"a student process could not be started: {trouble}")
             if "ended" in first:
                 raise SandboxError(f"a student process ended before it was ready: {_how(**first)}")
@@ -365,8 +368,8 @@ def _before(backend):
     program = shutil.which("bwrap")
     if program is None:
         raise SandboxError("no program bwrap on the PATH (install the package bubblewrap)")
-    # A root keeps its uids: with a user namespace it would have only its own.
-    spaces = [f"--unshare-{name}" for name in ("pid", "net", "ipc", "uts", *(["user"] if os.geteuid() else []))]
+    # A root keeps its uids: with a user namespace it would have only its own. The rest each student gets anyhow.
+    spaces = ["--unshare-pid", *(["--unshare-user"] if os.geteuid() else [])]
     return [program, *spaces, "--die-with-parent", "--cap-add", "ALL", "--dev-bind", "/", "/", "--proc", "/proc", "--"]
 
 

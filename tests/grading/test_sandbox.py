@@ -86,8 +86,9 @@ def test_it_is_nobody_with_no_groups_and_stays_so(inside):
     assert found["ids"] == [1000] * 6 and not found["became"]
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root has uids to give")
 def test_two_at_once_have_host_uids_of_their_own(sandbox):
+    if not sandbox._zygote.uids:
+        pytest.skip("only a root with all uids has some to give")
     with sandbox.start() as one, sandbox.start() as two:
         uids = {_host_uid(_pid(process)) for process in (one, two)}
     assert len(uids) == 2 and 0 not in uids
@@ -428,8 +429,11 @@ def test_a_fork_bomb_stops_at_the_limit_and_ends_with_its_student(sandbox):
     while time.monotonic() < until:
         most = max(most, _tasks() - before)
         time.sleep(0.02)
-    assert 8 <= most <= 4 * SMALL.processes  # without a limit it is thousands
-    assert process.end() in ("ended by the grader", "more than 16 processes")
+    if sandbox._zygote.uids or os.geteuid():
+        assert 8 <= most <= 4 * SMALL.processes  # without a limit it is thousands
+        assert process.end() == "ended by the grader"
+    else:  # the kernel does not limit this root; the zygote looks, twenty times a second
+        assert process.end() == "more than 16 processes"
     assert _tasks() - before < 8
     assert serves_the_next(sandbox)
 
@@ -754,13 +758,14 @@ def as_ordinary_user(source):
 
 @pytest.mark.parametrize("backend", ["namespaces", "bubblewrap"])
 def test_an_ordinary_user_isolates_as_well(backend):
-    printed = as_ordinary_user(
-        "import json, os\n"
-        "assert os.getuid() == 12345\n"
-        "from autograder import doctor\n"
-        f"print(json.dumps(doctor.examine({backend!r})))"
+    found = json.loads(
+        as_ordinary_user(
+            "import json, os\n"
+            "assert os.getuid() == 12345\n"
+            "from autograder import doctor\n"
+            f"print(json.dumps(doctor.examine({backend!r})))"
+        )
     )
-    found = json.loads(printed)
     if found["trouble"]:
         pytest.skip(found["trouble"])
     assert found["leaks"] == {}
