@@ -94,11 +94,11 @@ def judge_function(exercise, answer, guard=True):
         failed = None
         namespace = {"__name__": "check"}
         with _grading():
-            exec(compile(exercise.setup, f"{exercise.lesson}: setup", "exec"), namespace)
+            exec(_code(exercise.setup, f"{exercise.lesson}: setup"), namespace)
         namespace[exercise.name] = _guarded(exercise.name, answer) if guard else answer
         broken = set()
-        for statement, hidden in check.statements():
-            message = _run(statement, namespace, check.grade_id, verdict, broken)
+        for statement, code, hidden in _compiled(check):
+            message = _run(statement, code, namespace, verdict, broken)
             if message is not None:
                 failed = message if failed is None else failed
                 first[hidden] = first[hidden] or message
@@ -110,13 +110,24 @@ def judge_function(exercise, answer, guard=True):
     return verdict
 
 
-def _run(statement, namespace, filename, verdict, broken):
+_code = functools.lru_cache(64)(functools.partial(compile, mode="exec"))
+
+
+@functools.cache
+def _compiled(check):
+    """Each statement of a check, its code, and whether it is hidden."""
+    return [
+        (statement, compile(ast.Module([statement], []), check.grade_id, "exec"), hidden)
+        for statement, hidden in check.statements()
+    ]
+
+
+def _run(statement, code, namespace, verdict, broken):
     """Execute one statement of a check; the message of its failure, or None."""
     from coursekit.checks import CheckFailed, fingerprint
 
-    code = compile(ast.Module([statement], []), filename, "exec")
     try:
-        with contextlib.redirect_stdout(open(os.devnull, "w")):
+        with contextlib.redirect_stdout(_nowhere()):
             exec(code, namespace)
         return None
     except CheckFailed as failure:
@@ -138,6 +149,11 @@ def _run(statement, namespace, filename, verdict, broken):
         verdict.failures.append(fingerprint(message, ast.unparse(statement)))
     broken.update(node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
     return message
+
+
+@functools.cache
+def _nowhere():
+    return open(os.devnull, "w")
 
 
 def _in_case(statement, message, namespace):
@@ -282,7 +298,7 @@ def _grading():
     before = os.environ.get("COURSEKIT_GRADING")
     os.environ["COURSEKIT_GRADING"] = "1"
     try:
-        with contextlib.redirect_stdout(open(os.devnull, "w")):
+        with contextlib.redirect_stdout(_nowhere()):
             yield
     finally:
         os.environ.pop("COURSEKIT_GRADING", None) if before is None else os.environ.update(COURSEKIT_GRADING=before)
@@ -322,7 +338,7 @@ def judge_answer(exercise, source, sandbox, filename="answer", timeout=30.0):
     with _session(sandbox, timeout, time.monotonic() + timeout) as student:
         try:
             student.begin(exercise.setup, exercise.lesson, exercise.name if may_reach([source], exercise.name) else None)
-            student.peer.service("offer", _references(exercise))
+            student.ask("offer", _references(exercise))
             trouble = student.run(source, filename)
             if trouble is None and not student.defines(exercise.name):
                 trouble = f"{exercise.name} is not defined; the exercise is judged by that name"
@@ -407,7 +423,7 @@ class _Grading:
                         self.verdicts[one.name] = student.judge(exercise) if defined else refused(exercise, why)
                         wanted.discard(one.name)
                     if self.deaths[step] or not defined:
-                        student.peer.service("stand_in", one.name)
+                        student.ask("stand_in", one.name)
                 return None, None
             except Gone as gone:
                 return step, student.end(gone)
@@ -433,23 +449,30 @@ class _Session:
         self.peer.deadline = min(self.latest, time.monotonic() + self.timeout)
         self.peer.seconds = part * self.timeout
 
+    def ask(self, service, *arguments):
+        """What a service of ours in the process gives; where it fails, the student's code got in its way."""
+        try:
+            return self.peer.service(service, *arguments)
+        except Exception as error:
+            raise Gone(f"`{service}` failed in it with {told(error)[:200]}") from None
+
     def begin(self, setup, name, banned):
         self._begin()
         self.banned = banned
-        self.peer.service("setup", setup, f"{name}: setup")
+        self.ask("setup", setup, f"{name}: setup")
         if banned:
-            self.peer.service("ban", banned)
+            self.ask("ban", banned)
 
     def run(self, source, where):
         """Run a cell; what is the matter with it in words, or None."""
         self._begin()
+        error = self.ask("run", source, where)
+        if error is None:
+            return None
         try:
-            error = self.peer.service("run", source, where)
-            if error is None:
-                return None
             name, text, line = str(error["type"]), str(error["text"]), error["line"]
-        except Exception as caught:  # the words of its error made another
-            return told(caught)
+        except (LookupError, TypeError):
+            raise Gone("`run` gave no error and no None") from None
         if name == "LibraryCall" and text in refused_names(self.banned or ""):
             return library_message(self.banned, text)
         if line is not None:
@@ -457,14 +480,16 @@ class _Session:
         return f"{name} while running {where}: {text}" if text else f"{name} while running {where}"
 
     def defines(self, name):
-        self.found = self.peer.service("find", name)
+        self.found = self.ask("find", name)
+        if not isinstance(self.found, list):
+            raise Gone("`find` gave no list")
         return bool(self.found)
 
     def judge(self, exercise):
         """The checks of the exercise, on what `defines` found."""
         self._begin(0.5)
         started = time.monotonic()
-        self.peer.service("seed")
+        self.ask("seed")
         self.peer.exercise = exercise.name
         try:
             verdict = judge_function(exercise, self.found[0], guard=False)

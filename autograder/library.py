@@ -15,8 +15,9 @@ USUAL = {"torch", "nn", "functional", "np", "plt", "math", "linalg", "special", 
 LOOKING_UP = {
     "__builtins__", "__import__", "attrgetter", "breakpoint", "compile", "delattr", "dir", "earlier", "eval", "exec", "exit", "get_ipython",
     "get_type_hints", "ForwardRef", "getattr", "globals", "help", "input", "locals", "open", "quit", "setattr", "vars", "load",
-    "get_submodule", "ctypes", "loads", "lib", "In", "Out", "ops", "classes", "jit", "library", "hub", "overrides",
+    "get_submodule", "ctypes", "loads", "In", "Out",
 }  # fmt: skip
+PARTS = {"lib", "ops", "classes", "jit", "library", "hub", "overrides"}  # of torch: reached as attributes only
 HARMLESS = {"__init__", "__name__", "__main__", "__call__", "__len__", "__post_init__", "_", "__class__", "__doc__"}
 
 
@@ -31,12 +32,18 @@ def may_reach(sources, name):
     return any(_reaches(source, frozenset(lasts)) for source in sources)
 
 
+@functools.lru_cache(512)
 def _reaches(source, lasts):
+    nodes = _nodes(source)  # None: a magic, or nothing that runs
+    return nodes is None or any(_suspicious(node, lasts) for node in nodes)
+
+
+@functools.lru_cache(64)
+def _nodes(source):
     try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):  # a magic, or nothing that runs
-        return True
-    return any(_suspicious(node, lasts) for node in ast.walk(tree))
+        return list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
 
 
 def _suspicious(node, lasts):
@@ -57,7 +64,7 @@ def _suspicious(node, lasts):
 
 
 def _beyond(name):
-    return name.startswith("_") and name not in HARMLESS or name in LOOKING_UP or (name in _modules() and name not in USUAL)
+    return name.startswith("_") and name not in HARMLESS or name in LOOKING_UP or name in PARTS or (name in _modules() and name not in USUAL)
 
 
 @functools.cache

@@ -96,8 +96,11 @@ class Student:
         if error is None:
             return None
         line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else None
-        text = error.msg if isinstance(error, SyntaxError) else str(error)
-        return {"type": type(error).__name__, "text": str(text)[:1000], "line": line}
+        try:
+            text = str(error.msg if isinstance(error, SyntaxError) else error)
+        except Exception:  # its own words fail
+            text = ""
+        return {"type": type(error).__name__, "text": text[:1000], "line": line}
 
     def find(self, name):
         """What the cells defined as `name`, as a list of one; an empty list where they did not."""
