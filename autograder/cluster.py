@@ -316,6 +316,7 @@ class _Process:
 
 def _main(descriptor, *options):
     from .grade import _work
+    from .judge import warm
     from .sandbox import Sandbox, SandboxError
 
     pipe = Connection(int(descriptor))
@@ -324,6 +325,7 @@ def _main(descriptor, *options):
             about = _what_is_here(sandbox.isolation)
         except SandboxError as error:
             about = {"error": str(error)}
+        warm()
         pipe.send_bytes(json.dumps(about).encode())
         if "error" not in about:
             _work(pipe, [], sandbox)
