@@ -242,6 +242,21 @@ def cover(path):
         mount("tmpfs", path, "tmpfs", RDONLY | NOSUID | NODEV, "mode=755,size=4k,nr_inodes=4")
 
 
+def huge_pages(proc):
+    """Put this process's memory into pages of 2 MiB where the kernel can: a fork copies its table of pages.
+
+    With torch that is 100 000 small pages; forking and ending took less than half of the time with large ones.
+    """
+    size, collapse = 2**21, 25
+    with _of_self(proc, "maps") as file:
+        lines = [line.split() for line in file]
+    for fields in lines:
+        if fields[1].startswith("rw") and (len(fields) == 5 or fields[5] == "[heap]"):
+            begin, end = (int(address, 16) for address in fields[0].split("-"))
+            for place in range(-(-begin // size) * size, end - size + 1, size):
+                libc.madvise(ctypes.c_ulong(place), ctypes.c_ulong(size), collapse)  # older kernels refuse
+
+
 # --------------------------------------------------------------------------- a student process, each time
 
 

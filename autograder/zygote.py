@@ -92,6 +92,7 @@ class Zygote:
         self._settle(self.home)
         student = importlib.import_module(config["student"])
         student.prepare()
+        gc.collect()
         self.modules = {b"s": student.serve, b"p": probe}
         if self.isolated:
             jail.cover(here)
@@ -100,10 +101,10 @@ class Zygote:
             jail.prctl(jail.SET_DUMPABLE, 0)  # the grader's user owns students too
             # Where a container refuses a new /proc, students are looked for in that of all.
             self.look = os.open("/proc", os.O_DIRECTORY) if os.path.isdir("/proc/self") else self.proc
+            jail.huge_pages(self.proc)
             self.base, threads, _, self.level = self._use("self")
             if threads != 1:
                 raise RuntimeError(f"{config['student']}.prepare left {threads - 1} threads behind; a fork has none of them")
-        gc.collect()
         gc.freeze()
 
     def _be_first(self):
