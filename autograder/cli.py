@@ -1,4 +1,4 @@
-"""`autograder build | judge | grade | experiment | doctor`: what an instructor types."""
+"""`autograder build | judge | collect | grade | export | experiment | doctor`: what an instructor types."""
 
 import argparse
 import contextlib
@@ -15,7 +15,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     commands = {"build": (_build_options, _build), "judge": (_judge_options, _judge), "grade": (_grade_options, _grade),
-                "experiment": (_experiment_options, _experiment), "doctor": (_doctor_options, _doctor)}
+                "experiment": (_experiment_options, _experiment), "doctor": (_doctor_options, _doctor),
+                "collect": (_collect_options, _collect), "export": (_export_options, _export)}
     overview = argparse.ArgumentParser(prog="autograder", description=__doc__)
     overview.add_argument("command", choices=commands, help="`autograder COMMAND --help` tells more")
     command = overview.parse_args(arguments[:1]).command
@@ -56,7 +57,43 @@ def _grade_options(parser):
                         help="for a cell or an exercise's checks; a hand-in has four times that (default: 30)")
     parser.add_argument("--unsafe", action="store_true", help="grade also where this machine cannot isolate hand-ins")
     parser.add_argument("--force", action="store_true", help="grade also what did not change since it was graded")
+    parser.add_argument("--gradescope", nargs="?", type=Path, const=Path("/autograder"), metavar="DIR",
+                        help="grade DIR/submission into DIR/results/results.json, as Gradescope wants it (default: /autograder)")
     parser.add_argument("--sample", action="store_true", help="make the bundled sample class in build/class and grade it")
+
+
+def _collect_options(parser):
+    """A zip of Canvas or Moodle, or a folder of notebooks -> submitted/STUDENT/NN_topic/topic.ipynb."""
+    parser.add_argument("source", type=Path, metavar="ZIP_OR_FOLDER")
+    parser.add_argument("--lesson", metavar="NN_topic", help="whose hand-ins these are (default: by the notebooks' names)")
+    parser.add_argument("--course", type=Path, metavar="ROOT", help="the folder with solutions/ (default: this checkout)")
+    parser.add_argument("--submitted", type=Path, metavar="DIR", help="where the hand-ins go (default: ROOT/submitted)")
+    parser.add_argument("--replace", action="store_true", help="write over other hand-ins that are there")
+
+
+def _collect(options, _):
+    from .collect import main
+
+    return main(options)
+
+
+def _export_options(parser):
+    """The marks of the last grading run for another system, in OUTPUT/exports."""
+    parser.add_argument("kind", choices=["canvas", "moodle", "gradescope", "csv"])
+    parser.add_argument("--lesson", metavar="NN_topic", help="whose marks (default: the only one graded)")
+    parser.add_argument("--template", type=Path, metavar="FILE", help="the CSV file that Canvas or Moodle exported; it is filled")
+    parser.add_argument("--column", metavar="TITLE", help="canvas: the assignment's column (default: the one with the lesson's name)")
+    parser.add_argument("--scale", action="store_true", help="bring points to the maximum of the template where these differ")
+    for what, name in (("id", "Identifier"), ("grade", "Grade"), ("feedback", "Feedback comments")):
+        parser.add_argument(f"--{what}-column", metavar="TITLE", help=f"moodle: in another language (default: {name})")
+    parser.add_argument("--course", type=Path, metavar="ROOT", help="the folder with solutions/ (default: this checkout)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where grading put its results (default: ROOT)")
+
+
+def _export(options, _):
+    from .export import main
+
+    return main(options)
 
 
 def _experiment_options(parser):
@@ -88,6 +125,11 @@ def _grade(options, parser):
     from .lessons import ROOT, LessonError
     from .sandbox import SandboxError
 
+    if options.gradescope:
+        from .export import run_in_gradescope
+
+        lesson = options.lesson[0] if options.lesson else None
+        return run_in_gradescope(options.course or ROOT, options.gradescope, lesson, options.timeout, options.unsafe)
     root, submitted, output, timeout = options.course or ROOT, options.submitted, options.output, options.timeout
     try:
         if options.sample:
@@ -112,10 +154,10 @@ def _grade(options, parser):
 
 
 def _cluster(options):
-    from .cluster import Cluster
-
     if not options.cluster:
         return contextlib.nullcontext()
+    from .cluster import Cluster
+
     return Cluster(options.cluster, processes=options.processes, unsafe=options.unsafe)
 
 
@@ -126,7 +168,9 @@ def _build(options, _):
 
 
 def _judge(options, parser):
-    from .judge import judge_answer
+    from concurrent.futures import ThreadPoolExecutor
+
+    from .judge import judge_answer, warm
     from .lessons import LessonError, all_exercises
     from .sandbox import Sandbox, SandboxError
 
@@ -153,8 +197,10 @@ def _judge(options, parser):
         except (OSError, UnicodeDecodeError) as error:
             return _error(f"cannot read {path}: {error}; expected a Python file that defines {options.exercise}")
     try:
-        with Sandbox(unsafe=options.unsafe) as sandbox:
-            sandbox.open()
+        with Sandbox(unsafe=options.unsafe) as sandbox, ThreadPoolExecutor(1) as beside:
+            opened = beside.submit(sandbox.open)  # its process imports what this one does, at the same time
+            warm()
+            opened.result()
             for path, source in zip(options.files, sources):
                 verdict = judge_answer(exercises[options.exercise], source, sandbox, str(path), options.timeout)
                 print(json.dumps({"file": str(path), **verdict.as_json()}), flush=True)
