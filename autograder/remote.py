@@ -595,15 +595,15 @@ def _state(text):
 
 
 def _to_bytes(tensor):
-    """The description of a tensor and its bytes: as few as its strides reach, so that views stay views."""
+    """The description of a tensor, with its strides, so that views stay views, and its bytes."""
     spec = {"dtype": str(tensor.dtype).removeprefix("torch."), "size": list(tensor.shape)}
     if tensor.requires_grad:
         spec["grad"] = "leaf" if tensor.is_leaf else "inner"
     flat = tensor.detach().resolve_conj().resolve_neg()
     if not flat.is_contiguous() and flat.numel():
-        reach = 1 + sum((size - 1) * stride for size, stride in zip(flat.shape, flat.stride()))
-        if reach <= flat.numel():  # no larger than the values themselves
-            spec["stride"] = list(flat.stride())
+        spec["stride"] = list(flat.stride())
+        reach = _reach(flat.shape, flat.stride())
+        if reach <= flat.numel():  # a repeated or a turned tensor; what lies in the gaps of others stays here
             flat = flat.as_strided((reach,), (1,))
     flat = flat.reshape(-1)
     if flat.numel() == 1:  # its stride may be anything
@@ -618,14 +618,13 @@ def _from_bytes(frame):
         dtype, size = DTYPES[spec["dtype"]], [_whole(number) for number in spec["size"]]
         stride = [_whole(number) for number in spec["stride"]] if "stride" in spec else None
         count, width = math.prod(size), torch.empty(0, dtype=dtype).element_size()
-        total += count * width
-        if total > MOST_BYTES:  # a view may repeat its bytes
+        if stride is not None and count == 0:
+            raise ValueError("an empty tensor with strides")
+        reach = count if stride is None else _reach(size, stride)
+        total += max(count, reach) * width
+        if total > MOST_BYTES:  # a view may repeat its bytes, or lie far apart
             raise ValueError(f"tensors of {total} bytes")
-        if stride is not None:
-            reach = 1 + sum((one - 1) * step for one, step in zip(size, stride, strict=True))
-            if count == 0 or reach > count:
-                raise ValueError("a view that reaches too far")
-            count = reach
+        count = min(count, reach)
         if at + count * width > len(data):
             raise ValueError(f"a tensor of {size} is not in {len(data)} bytes")
         part = data[at : at + count * width]
@@ -634,9 +633,19 @@ def _from_bytes(frame):
             flat = torch.frombuffer(part, dtype=torch.uint8) != 0 if part else torch.zeros(0, dtype=torch.bool)
         else:
             flat = torch.frombuffer(part, dtype=dtype) if part else torch.zeros(0, dtype=dtype)
-        yield flat.reshape(size) if stride is None else flat.as_strided(size, stride)
+        if stride is None:
+            yield flat.reshape(size)
+        elif reach == count:
+            yield flat.as_strided(size, stride)
+        else:
+            yield torch.zeros(reach, dtype=dtype).as_strided(size, stride).copy_(flat.reshape(size))
     if at != len(data):
         raise ValueError(f"{len(data) - at} bytes belong to no tensor")
+
+
+def _reach(size, stride):
+    """How many values lie between the first and the last of a view, both with it."""
+    return 1 + sum((one - 1) * step for one, step in zip(size, stride, strict=True))
 
 
 def _whole(number):
