@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 
-from .sandbox import BACKENDS, HERE, Limits, Sandbox, SandboxError, _packages
+from .sandbox import BACKENDS, CHECKOUT, HERE, Limits, Sandbox, SandboxError, _packages
 
 # --------------------------------------------------------------------------- run in the student process
 # Each gets `given`, see `_given`, and returns None where it is kept out, else what it reached, in words.
@@ -332,11 +332,12 @@ def _table(report):
 
 
 CONTAINER = """\
-In a container it works on Linux, macOS and Windows (the Dockerfile says what the options are for):
+In a container it works on Linux, macOS and Windows; the Dockerfile says what the options are for:
   docker build -t autograder .
   docker run --rm --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined \\
-    -v "$PWD/submitted:/course/submitted:ro" -v "$PWD/graded:/course/graded" autograder
-For hand-ins that you trust: autograder grade --unsafe. It runs them without isolation, and says so in the report."""
+    -v "$PWD:/class" autograder
+grades the folder submitted/ of the one you are in. For hand-ins that you trust: autograder grade --unsafe runs them
+without isolation, and says so in the report."""
 
 
 def words(probe):
@@ -357,7 +358,7 @@ def _source(probes, given):
 @contextlib.contextmanager
 def _given(limits):
     """What is there to be found: a listening port, an abstract socket, a hand-in, this process."""
-    checkout, home = os.path.dirname(HERE), os.path.expanduser("~")
+    places = [place for place in (CHECKOUT, os.path.expanduser("~")) if place]
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="autograder-doctor-"))
         os.chmod(folder, 0o755)
@@ -370,12 +371,12 @@ def _given(limits):
             unix.bind(name)
             unix.listen()
         files = [hand_in, os.path.join(HERE, "judge.py"), "/etc/shadow", "/etc/hostname"]
-        for place in (home, checkout, *glob.glob(os.path.join(checkout, "solutions", "*"))):
+        for place in (*places, *glob.glob(os.path.join(CHECKOUT or "/nowhere", "solutions", "*"))):
             files += [entry for entry in glob.glob(os.path.join(place, "*")) if os.path.isfile(entry)][:3]
         yield {
             "port": port.getsockname()[1],
             "unix": name,
-            "folders": [folder, HERE, checkout, home, *_packages()],
+            "folders": [folder, HERE, *places, *_packages()],
             "files": files,
             "pid": os.getpid(),
             "variables": [name for name in os.environ if name.startswith("AUTOGRADER_CANARY")],

@@ -250,11 +250,14 @@ class _Zygote:
             "student": student,
             "environment": ENVIRONMENT,
             "packages": _packages(),
-            "hide": [os.path.dirname(HERE), *hide],
+            "hide": [*filter(None, [CHECKOUT]), *hide],
             "path": _path(),
             "home": self._home,
         }
-        start = "import json, sys; sys.path.append(sys.argv[1]); from autograder.zygote import main; main(json.loads(sys.argv[2]))"
+        start = (
+            "import json, sys; sys.path.append(sys.argv[1]); "
+            "from autograder.zygote import main; main(json.loads(sys.argv[2]))"
+        )
         command = [sys.executable, "-I", "-c", start, os.path.dirname(HERE), json.dumps(config)]
         self._errors = tempfile.TemporaryFile()
         try:
@@ -333,6 +336,8 @@ class _Zygote:
 
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+# The course that this package lies in, where it was not installed apart from it
+CHECKOUT = os.path.dirname(HERE) if os.path.isdir(os.path.join(os.path.dirname(HERE), "solutions")) else None
 START = 300.0  # seconds for the zygote's imports: from a lab's network drive they take minutes
 KEPT = ("LD_LIBRARY_PATH", "PYTHONHASHSEED")  # of the grader's environment, for the zygote
 ENVIRONMENT = {
