@@ -99,17 +99,14 @@ class Cluster:
             import dask
             import distributed
         except ImportError:
-            raise _error("--cluster needs Dask, which is not installed here: pip install 'coursekit[cluster]'") from None
+            raise _error("--cluster needs Dask, which is not installed here: pip install -e '.[cluster]'") from None
         # How long a client waits for a lost scheduler
         stack.enter_context(dask.config.set({"distributed.comm.timeouts.connect": f"{PATIENCE}s"}))
         if self.address == "local":
-            from .lessons import ROOT
-
-            # Workers on this machine find the packages where we did.
-            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+            # Whoever may connect runs what they like: with certificates of its own, nobody else on this machine.
             local = distributed.LocalCluster(
-                n_workers=self.processes or os.cpu_count() or 1, threads_per_worker=1, memory_limit=0,
-                dashboard_address=None,
+                n_workers=self.processes or os.cpu_count() or 1, threads_per_worker=1, memory_limit=0, security=True,
+                dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
             )  # fmt: skip
             stack.enter_context(local)
         try:
@@ -268,11 +265,15 @@ class _Process:
     def __init__(self, run, unsafe):
         self.run, self.used = run, time.monotonic()
         ours, theirs = socket.socketpair()
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        packages = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        path = os.pathsep.join(filter(None, [packages, os.environ.get("PYTHONPATH")]))
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "autograder.cluster", str(theirs.fileno()), *(["--unsafe"] if unsafe else [])],
+                # -P: nothing is imported from the folder that the worker was started in
+                [sys.executable, "-P", "-m", "autograder.cluster", str(theirs.fileno()), *(["--unsafe"] if unsafe else [])],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+                env={**os.environ, **threads, "PYTHONPATH": path},
             )  # fmt: skip
         self.pipe = Connection(ours.detach())
         about, reason = self._received(330)  # a sandbox may take 300 s to start from a network drive

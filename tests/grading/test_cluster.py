@@ -84,19 +84,18 @@ def when_some_are_done(output, count, action):
     return thread
 
 
-def test_a_worker_killed_in_the_middle_loses_nothing(course, small, tmp_path):
+def test_a_worker_killed_in_the_middle_loses_nothing(course, small, tmp_path, local):
     notebooks = {f"s{number:02}": changed(small, box_area=SLOW) for number in range(10)}
     killed = []
-    with Cluster("local", processes=2) as cluster:
 
-        def kill():
-            killed.extend(busy(cluster)[:1])
-            os.kill(killed[0], signal.SIGKILL)
+    def kill():
+        killed.extend(busy(local)[:1])
+        os.kill(killed[0], signal.SIGKILL)
 
-        thread = when_some_are_done(tmp_path, 2, kill)
-        graded = grade_class(course, tmp_path, notebooks, run=cluster)
-        thread.join()
-        assert killed and killed[0] not in cluster._client.run(os.getpid).values()
+    thread = when_some_are_done(tmp_path, 2, kill)
+    graded = grade_class(course, tmp_path, notebooks, run=local)
+    thread.join()
+    assert killed and killed[0] not in local._client.run(os.getpid).values()
     assert {graded.scores(student) for student in notebooks} == {(2, 4)}
 
 
@@ -185,7 +184,7 @@ def test_without_dask_the_command_says_what_to_install(course, small, tmp_path, 
     monkeypatch.setitem(sys.modules, "distributed", None)
     paths = ["--course", course, "--submitted", tmp_path / "submitted", "--output", tmp_path]
     assert main(["grade", *map(str, paths), "--cluster", "local"]) == 2
-    assert "pip install 'coursekit[cluster]'" in capsys.readouterr().err
+    assert "pip install -e '.[cluster]'" in capsys.readouterr().err
 
 
 def test_dask_is_imported_only_when_asked_for():
