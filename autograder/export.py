@@ -191,7 +191,7 @@ def _graded_submission(root, submission, name, timeout, unsafe):
         raise ExportError(f"no lesson {name!r}; there are {', '.join(known)}")
     lesson = handin.load_lesson(known[name])
     with Sandbox(unsafe=unsafe, hide=[root, submission]) as sandbox:
-        job = grade._job(submission, "student", lesson, "", "", timeout, frozenset())
+        job = grade.job_of(submission, "student", lesson, "", "", timeout, frozenset())
         [(_, result)] = grade.in_processes([job], 1, sandbox)
     points = {grade_id: about["max_score"] for grade_id, about in gradebook.grade_cells(lesson).items()}
     marks = {grade_id: gradebook.Mark(score or 0, points[grade_id], score is None) for grade_id, score in result["scores"].items()}

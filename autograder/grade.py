@@ -100,7 +100,7 @@ def grade(
 
     def jobs():
         for student, name in found:
-            job = _job(submitted / student / name, student, loaded[name], hashes[name], where, timeout, protected)
+            job = job_of(submitted / student / name, student, loaded[name], hashes[name], where, timeout, protected)
             if not force and _is_graded(output, job):
                 progress.update(graded=False)
             else:
@@ -180,7 +180,7 @@ def _writable(name):
         return False
 
 
-def _job(folder, student, lesson, lesson_hash, environment, timeout, protected):
+def job_of(folder, student, lesson, lesson_hash, environment, timeout, protected):
     """The job of the hand-in in `folder`."""
     content, trouble, timestamp = None, None, ""
     name = f"{lesson.topic}.ipynb"
@@ -204,8 +204,11 @@ def _autograded(output, job):
 
 
 def _is_graded(output, job):
-    done = results.path_of(output, job.student, job.lesson.name, job.key)
-    return done.exists() and _autograded(output, job).exists()
+    try:
+        results.load(results.path_of(output, job.student, job.lesson.name, job.key))
+    except ValueError:
+        return False
+    return _autograded(output, job).exists()
 
 
 def _save(output, job, result, isolation):

@@ -86,19 +86,31 @@ def save(output, result):
             other.unlink(missing_ok=True)
 
 
+def load(path):
+    """The result in a file.
+
+    Raises:
+        ValueError: if it is none, or another's.
+    """
+    try:
+        result = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not Path(path).match(f"{result['student']}/{result['lesson']}.{result['key']}.json"):
+            raise ValueError("it lies where another hand-in's result belongs")
+        return result
+    except (KeyError, TypeError, OSError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+
+
 def load_all(output):
     """Every result in `output`, by student and lesson; and notes on files that are none."""
     newest, notes = {}, []
-    for path in (Path(output) / "results").glob("*/*.*.json"):
+    for path in sorted((Path(output) / "results").glob("*/*.*.json")):
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
-            place = result["student"], result["lesson"]
-            if path != path_of(output, *place, result["key"]):
-                raise ValueError("it lies where another hand-in's result belongs")
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            notes.append(f"{path.parent.name}/{path.name}: no result ({error}); left out, delete it and grade again")
+            result = load(path)
+        except ValueError as error:
+            notes.append(f"{path.parent.name}/{path.name}: no result ({error}); left out, delete it")
             continue
-        when = path.stat().st_mtime_ns
+        place, when = (result["student"], result["lesson"]), path.stat().st_mtime_ns
         if place not in newest or when > newest[place][0]:  # two, where a run was killed between save and forget
             newest[place] = when, result
     return [result for _, (_, result) in sorted(newest.items())], notes

@@ -8,7 +8,8 @@ import importlib
 
 import pytest
 
-from autograder.grade import grade
+from autograder.grade import grade, in_processes
+from autograder.sandbox import Sandbox
 
 # A class is a keyword, so the folder can only be imported by its name.
 make_class = importlib.import_module("tests.class.make_class")
@@ -112,11 +113,36 @@ def hand_in(folder, student, notebook, lesson="01_small"):
     return path
 
 
+class Shared:
+    """One sandbox for many small grading runs, `grade(..., run=shared)`: to open one takes seconds."""
+
+    notes = []
+
+    def __init__(self):
+        self.sandbox = Sandbox()
+
+    @property
+    def isolation(self):
+        return self.sandbox.isolation
+
+    def __call__(self, jobs):
+        return in_processes(jobs, 2, self.sandbox)
+
+
+shared = Shared()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_sandbox():
+    yield shared
+    shared.sandbox.close()
+
+
 def grade_class(course, folder, notebooks, **options):
     """Grade `notebooks`, student -> notebook or its text, of the small lesson."""
     for student, notebook in notebooks.items():
         hand_in(folder, student, notebook)
-    options = {"timeout": 4.0, "processes": 2, **options}
+    options = {"timeout": 4.0, "processes": 2, "run": shared, **options}
     return Graded(grade(course, folder / "submitted", folder, **options).parent)
 
 
@@ -126,3 +152,14 @@ def changed(lesson, change=None, **answers):
     if change:
         change(notebook)
     return notebook
+
+
+def automatic_marks(folder, lesson):
+    """`(student, cell) -> (points, does it wait for a person?)` in the gradebook of `folder`."""
+    with Gradebook(f"sqlite:///{folder / 'gradebook.db'}", COURSE) as gradebook:
+        return {
+            (submission.student_id, grade.cell.name): (grade.auto_score, grade.needs_manual_grade)
+            for submission in gradebook.assignment_submissions(lesson)
+            for notebook in submission.notebooks
+            for grade in notebook.grades
+        }

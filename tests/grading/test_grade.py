@@ -199,7 +199,7 @@ def graded(course, small, tmp_path_factory):
     (folder / "submitted" / "right" / "99_unknown").mkdir(parents=True)
     (folder / "submitted" / "right" / "01_small").mkdir()
     (folder / "submitted" / "right" / "01_small" / "torchvision.py").write_text("raise SystemError")
-    return grade_class(course, folder, notebooks)
+    return grade_class(course, folder, notebooks, run=None)
 
 
 def test_honest_hand_ins_earn_all_points(graded, small):

@@ -15,7 +15,7 @@ from autograder.cli import main
 from autograder.grade import grade
 from autograder.gradebook import COURSE
 
-from .conftest import Graded, changed, grade_class, hand_in, make_class
+from .conftest import Graded, changed, grade_class, hand_in, make_class, shared
 
 WRONG = "def box_iou(boxes1, boxes2):\n    return 1"
 
@@ -136,7 +136,7 @@ def test_lesson_may_change_after_it_was_graded(graded, course, tmp_path):
     """Other points, a cell under another name: graded again; marks by hand stay, no old cell counts."""
     mark_by_hand(graded, "half", "why", 3, "Well put.")
     edits = ('part="empty"', 'part="none"'), ('check="box_area" points=2', 'check="box_area" points=5')
-    again = Graded(grade(with_other_lesson(course, tmp_path / "changed", *edits), tmp_path / "submitted", tmp_path).parent)
+    again = Graded(grade(with_other_lesson(course, tmp_path / "changed", *edits), tmp_path / "submitted", tmp_path, run=shared).parent)
     assert (again.marks("half")["score"], again.marks("half")["max_score"]) == ("8", "13")
     assert again.marks("half")["why"] == "3" and again.scores("right") == (5, 4)
     assert exported(tmp_path) == {"right": (9, 13), "half": (8, 13)}
