@@ -358,7 +358,7 @@ def _source(probes, given):
 @contextlib.contextmanager
 def _given(limits):
     """What is there to be found: a listening port, an abstract socket, a hand-in, this process."""
-    places = [place for place in (CHECKOUT, os.path.expanduser("~")) if place]
+    home = os.path.expanduser("~")
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="autograder-doctor-"))
         os.chmod(folder, 0o755)
@@ -371,12 +371,15 @@ def _given(limits):
             unix.bind(name)
             unix.listen()
         files = [hand_in, os.path.join(HERE, "judge.py"), "/etc/shadow", "/etc/hostname"]
-        for place in (*places, *glob.glob(os.path.join(CHECKOUT or "/nowhere", "solutions", "*"))):
-            files += [entry for entry in glob.glob(os.path.join(place, "*")) if os.path.isfile(entry)][:3]
+        if CHECKOUT:
+            files += [os.path.join(CHECKOUT, "README.md"), *glob.glob(os.path.join(CHECKOUT, "solutions", "*", "*.py"))]
+        # A home may be a system's folder, or Python's own, which student code needs.
+        if not home.startswith(("/usr/", "/bin", "/sbin", sys.prefix, sys.base_prefix)):
+            files += [entry for entry in glob.glob(os.path.join(home, "*")) if os.path.isfile(entry)][:3]
         yield {
             "port": port.getsockname()[1],
             "unix": name,
-            "folders": [folder, HERE, *places, *_packages()],
+            "folders": [folder, HERE, home, *filter(None, [CHECKOUT]), *_packages()],
             "files": files,
             "pid": os.getpid(),
             "variables": [name for name in os.environ if name.startswith("AUTOGRADER_CANARY")],

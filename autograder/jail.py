@@ -204,7 +204,9 @@ def _shown(packages):
         wanted += [f"{prefix}/{part}" for part in parts]
     wanted += map(os.path.abspath, packages)
     real = {path: os.path.realpath(path) for path in wanted if os.path.exists(path)}
-    return set(real.values()), {path: place for path, place in real.items() if path != place}
+    links = {path: place for path, place in real.items() if path != place}
+    # What lies behind a link is reached through it.
+    return set(real.values()), {path: links[path] for path in links if links.keys().isdisjoint(_parents(path))}
 
 
 def _parents(path):

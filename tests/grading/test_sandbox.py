@@ -3,11 +3,13 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import venv
 from pathlib import Path
 
 import pytest
@@ -707,6 +709,50 @@ def test_isolation_in_words():
     for backend, words in {"namespaces": "namespaces", "bubblewrap": "namespaces inside bubblewrap"}.items():
         with contextlib.suppress(SandboxError), Sandbox(backend=backend, student=LIGHT) as one:
             assert one.isolation == words
+
+
+# --------------------------------------------------------------------------- where Python and the course may lie
+
+LOOK = """
+import json, sys, autograder
+from autograder import doctor
+from autograder.sandbox import Sandbox
+found = doctor.examine("namespaces")
+if not found["trouble"]:
+    source = "import os, coursekit, subprocess, sys\\n"
+    source += f"found['seen'] = [p for p, _, n in os.walk({sys.argv[1]!r}) if n]\\n"
+    source += "found['python'] = subprocess.run([sys.executable, '-c', 'print(6)'], capture_output=True, text=True).stdout"
+    with Sandbox(student=doctor.LIGHT) as sandbox:
+        found |= sandbox.probe(source)
+print(json.dumps({"package": autograder.__file__, **found}))
+"""
+
+
+@pytest.mark.parametrize("place", ["in the checkout", "is the checkout", "behind a link", "apart, packages installed in it"])
+def test_wherever_the_virtual_environment_lies(place, tmp_path):
+    course = tmp_path / "my course"
+    answers = course / "solutions" / "01_boxes"
+    answers.mkdir(parents=True)
+    (answers / "boxes.py").write_text("the answers")
+    environment = {"is the checkout": course, "apart, packages installed in it": tmp_path / "venv"}.get(place, course / ".venv")
+    venv.create(environment, symlinks=True)
+    packages = next(environment.glob("lib/python3*/site-packages"))
+    home = packages if place.startswith("apart") else course
+    for name in ("autograder", "coursekit"):
+        shutil.copytree(ROOT / name, home / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (packages / "torch.py").write_text("")
+    (packages / "course.pth").write_text(f"{home}\n")
+    python = environment / "bin" / "python"
+    if place == "behind a link":
+        (tmp_path / "link").symlink_to(course)
+        python = tmp_path / "link" / ".venv" / "bin" / "python"
+    result = subprocess.run([python, "-c", LOOK, tmp_path], capture_output=True, text=True, cwd="/", timeout=60)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    if found["trouble"]:
+        pytest.skip(found["trouble"])
+    assert found["leaks"] == {} and found["python"] == "6\n" and found["package"].startswith(str(home))
+    assert not [path for path in found["seen"] if "solutions" in path or Path(path).name == "autograder"]
 
 
 # --------------------------------------------------------------------------- as an ordinary user
