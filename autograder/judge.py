@@ -399,7 +399,7 @@ class _Grading:
         step = self.steps[number]
         self.deaths[number] += 1
         if step.judge:
-            self.verdicts[step.name] = refused(self.lesson.exercises[step.name], reason)
+            self.verdicts.setdefault(step.name, refused(self.lesson.exercises[step.name], reason))
         elif self.deaths[number] == 1:
             self.hand_in.findings.append(f"the cell {step.name or 'added by the student'} was not run to its end: {reason}")
 
@@ -416,13 +416,19 @@ class _Grading:
                     if not one.judge:
                         trouble[one.name] = self._run(student, step)
                         continue
+                    if self.deaths[step]:
+                        if self.deaths[step] == 1:
+                            student.ask("stand_in", one.name)
+                        continue
                     defined = student.defines(one.name)
                     if one.name in wanted:
                         exercise = self.lesson.exercises[one.name]
                         why = trouble.get(one.name) or f"{one.name} is not defined"
                         self.verdicts[one.name] = student.judge(exercise) if defined else refused(exercise, why)
+                        if why == library_message(one.name, student.called):
+                            _explain(self.verdicts[one.name], why)
                         wanted.discard(one.name)
-                    if self.deaths[step] or not defined:
+                    if not defined:
                         student.ask("stand_in", one.name)
                 return None, None
             except Gone as gone:
@@ -436,6 +442,12 @@ class _Grading:
         return student.run(definitions(source) if self.deaths[number] else source, "the cell")
 
 
+def _explain(verdict, message):
+    """What failed, failed because a call in the exercise's own cell was refused."""
+    for part in (verdict.visible, verdict.hidden):
+        part["message"] = message if part["message"] else ""
+
+
 class _Session:
     """A student process, as the judge sees it."""
 
@@ -443,6 +455,7 @@ class _Session:
         self.process = sandbox.start()
         self.peer = _JudgePeer(self.process.socket)
         self.timeout, self.latest = timeout, latest
+        self.banned = self.called = None  # the exercise whose library functions are; one that a cell called
 
     def _begin(self, part=1.0):
         """A cell, or an exercise's checks, begin: their time runs from now; a single call has a part of it."""
@@ -470,10 +483,11 @@ class _Session:
         if error is None:
             return None
         try:
-            name, text, line = str(error["type"]), str(error["text"]), error["line"]
+            name, text, line = str(error["type"])[:100], str(error["text"])[:1000], error["line"]
         except (LookupError, TypeError):
             raise Gone("`run` gave no error and no None") from None
         if name == "LibraryCall" and text in refused_names(self.banned or ""):
+            self.called = text
             return library_message(self.banned, text)
         if line is not None:
             return f"{name}: {text}, line {line} of {where}"

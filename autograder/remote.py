@@ -536,10 +536,12 @@ class _Unpacker:
         if isinstance(tree, list):
             return [self.value(item, depth + 1) for item in tree]
         [(tag, content)] = tree.items()
+        if tag in ("set", "frozenset"):
+            return CONTAINERS[tag](self._key(item, depth + 1) for item in content)
         if tag in CONTAINERS:
             return CONTAINERS[tag](self.value(item, depth + 1) for item in content)
         if tag == "dict":
-            return {self.value(key, depth + 1): self.value(item, depth + 1) for key, item in content}
+            return {self._key(key, depth + 1): self.value(item, depth + 1) for key, item in content}
         if tag in ("tensor", "array", "scalar"):
             if type(content) is not int or content < 0:
                 raise ValueError("no number of a tensor")
@@ -571,6 +573,13 @@ class _Unpacker:
             name, text = content
             return type(_identifier(name), (Foreign,), {})(str(text)[:200])
         raise ValueError(f"no kind of value: {tag[:40]!r}")
+
+
+    def _key(self, tree, depth):
+        key = self.value(tree, depth)
+        if isinstance(key, (int, float)) and abs(key) >= 1 << 60:  # many such have the same hash: finding one takes ages
+            raise ValueError("a number too large to be a key")
+        return key
 
 
 def _read(act):

@@ -56,8 +56,7 @@ def masked_files():
     for target in filter(None, (_resolve(dotted) for name in LIBRARY for dotted in refused_names(name))):
         module = sys.modules.get(getattr(target, "__module__", None) or "")
         path = getattr(module, "__file__", None) or ""
-        if path.endswith(".py"):
-            found |= {path, importlib.util.cache_from_source(path)}
+        found |= {path, importlib.util.cache_from_source(path)} if path.endswith(".py") else {path}
     return sorted(path for path in found if Path(path).is_file())
 
 
@@ -156,9 +155,14 @@ def _break(target, dotted, refused):
         target.__code__ = _refusing(target.__code__, refuse)
         if hasattr(target, "__wrapped__"):
             _break(target.__wrapped__, dotted, refused)
-    elif dotted.startswith("torch."):  # torch.ops.NAMESPACE.NAME, or torch._C._nn.NAME
+    elif dotted.startswith(("torch.ops.", "torch._C._nn.")):
         parts = dotted.split(".")
         _break_operator(parts[2] if parts[1] == "ops" else "aten", parts[-1], refuse)
+    else:  # of an extension module: where it is known, another is put
+        for module in list(sys.modules.values()):
+            for key, value in list(getattr(module, "__dict__", {}).items()):
+                if value is target:
+                    setattr(module, key, refuse)
 
 
 def _refusing(code, refuse):

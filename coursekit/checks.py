@@ -21,6 +21,7 @@ import torch
 from .standins import LIBRARY, STANDINS
 
 FINGERPRINTS = Path(__file__).parent / "fingerprints"
+MOST_NUMBERS = 1_000_000  # in a result that is compared with known mistakes
 
 
 class CheckFailed(AssertionError):
@@ -228,7 +229,9 @@ def fingerprint(value, hint):
     """
     leaves, shape = [], []
     _leaves(value, leaves, shape)
-    flat = torch.cat(leaves) if leaves else torch.zeros(0, dtype=torch.float64)
+    if sum(len(leaf) for leaf in leaves) > MOST_NUMBERS:  # no mistake is so large
+        leaves = []
+    flat = torch.cat([leaf.double() for leaf in leaves]) if leaves else torch.zeros(0, dtype=torch.float64)
     flat = flat.nan_to_num(nan=12345.0, posinf=54321.0, neginf=-54321.0)
     i = torch.arange(1, len(flat) + 1, dtype=torch.float64)
     numbers = [flat.abs().mean() if len(flat) else flat.sum(), (flat * (i * 1.37 + 0.5).cos()).sum(), (flat * (i * 2.11 + 1.0).sin()).sum()]
@@ -243,7 +246,7 @@ def fingerprint(value, hint):
 def _leaves(value, leaves, shape):
     if isinstance(value, torch.Tensor):
         shape.append(f"{str(value.dtype)[6:]}{tuple(value.shape)}")
-        leaves.append(value.detach().cpu().double().reshape(-1))
+        leaves.append(value.detach().cpu().reshape(-1))
     elif isinstance(value, bool) or isinstance(value, numbers.Real):
         shape.append("n")
         leaves.append(torch.tensor([float(value)], dtype=torch.float64))

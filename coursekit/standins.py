@@ -173,6 +173,7 @@ LIBRARY = {
         "torchvision.ops.boxes.box_iou",
         "torchvision.ops.boxes._box_inter_union",
         "torchvision.ops.boxes._box_diou_iou",
+        "torchvision.ops._utils._loss_inter_union",
         "pycocotools.mask.iou",
         "torchvision.ops.boxes.generalized_box_iou",
         "torchvision.ops.giou_loss.generalized_box_iou_loss",
@@ -213,6 +214,9 @@ LIBRARY = {
         "torch._C._nn.huber_loss",
         "torch.ops.aten.smooth_l1_loss",
         "torch.ops.aten.huber_loss",
+        "torch._refs.nn.functional.smooth_l1_loss",
+        "torch._refs.nn.functional.huber_loss",
+        "torch._decomp.decompositions.smooth_l1_loss",
     ),
     "ssd_loss": ("torchvision.models.detection.ssd.SSD",),
     "SSDHead": (
