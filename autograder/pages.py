@@ -19,6 +19,7 @@ from .results import write_text
 
 FOLDER = Path(__file__).parent
 SLOW = 5.0  # seconds worth telling a student
+_RAN_OUT = re.compile(r"not done after (\d+\.?\d*) s")  # as the judge says it; a student's error begins with its type
 
 
 @dataclass
@@ -37,12 +38,19 @@ class Item:
     parts: list = ()  # of an exercise: (name of the check cell, points, passed)
 
     @property
+    def ran_out(self):
+        """Whether its time was over before its checks were."""
+        return bool(self.exercise and _RAN_OUT.match(self.exercise["visible"]["message"]))
+
+    @property
     def seconds(self):
+        if self.ran_out:
+            return float(_RAN_OUT.match(self.exercise["visible"]["message"])[1])
         return (self.exercise or {}).get("seconds") or 0.0
 
     @property
     def slow(self):
-        return self.seconds >= SLOW
+        return self.seconds >= SLOW and not self.ran_out
 
     @property
     def title(self):
@@ -258,7 +266,7 @@ def _report(marked, lessons, left_out):
         here = [one for one in marked if one.lesson == lesson and not one.trouble]
         for number, name in enumerate(lessons[lesson].exercises):
             items = [(one.items[number], one) for one in here]
-            times = sorted(((item.seconds, one.student) for item, one in items), reverse=True)
+            times = sorted(((item.seconds, one.student, item.ran_out) for item, one in items), reverse=True)
             known = {item.mistake["name"]: item.mistake["message"] for item, _ in items if item.mistake}
             counts = collections.Counter(item.mistake["name"] for item, _ in items if item.mistake)
             mistakes.update({(lesson, name, mistake, known[mistake]): times for mistake, times in counts.items()})
@@ -268,8 +276,8 @@ def _report(marked, lessons, left_out):
                     "name": name,
                     "passed": sum(item.score >= item.points for item, _ in items),
                     "count": len(items),
-                    "median": statistics.median([seconds for seconds, _ in times]) if times else 0.0,
-                    "slowest": [(seconds, student) for seconds, student in times[:3] if seconds >= SLOW],
+                    "median": statistics.median([seconds for seconds, _, _ in times]) if times else 0.0,
+                    "slowest": [one for one in times[:3] if one[0] >= SLOW],
                 }
             )
     unsafe = sum("unsafe" in one.isolation for one in marked)
@@ -278,7 +286,7 @@ def _report(marked, lessons, left_out):
         "rows": dict(sorted(rows.items())),
         "marked": marked,
         "exercises": exercises,
-        "mistakes": mistakes.most_common(20),
+        "mistakes": mistakes.most_common(12),
         "left_out": left_out,
         "histogram": histogram([one.share for one in marked if not one.trouble and one.share is not None]),
         "isolations": collections.Counter(one.isolation for one in marked if one.isolation).most_common(),

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
 from nbgrader.api import Gradebook
 
@@ -95,6 +96,23 @@ def test_nbgrader_generates_feedback_and_exports(graded):
     assert "box_iou" in (graded.output / "theirs" / "half" / "01_small" / "small.html").read_text(
         encoding="utf-8"
     )
+
+
+def test_formgrader_sees_what_was_graded(graded):
+    """What its pages show comes from these calls; `why` waits for a mark, and the notebooks are where it looks."""
+    from nbgrader.apps.api import NbGraderAPI
+    from traitlets.config import Config
+
+    config = Config({"CourseDirectory": {"root": str(graded.output), "course_id": COURSE}})
+    config.CourseDirectory.db_url = f"sqlite:///{graded.output / 'gradebook.db'}"
+    api = NbGraderAPI(config=config)
+    seen = {one["student"]: one for one in api.get_submissions("01_small")}
+    assert {student: (one["score"], one["max_score"]) for student, one in seen.items()} == {"right": (6, 10), "half": (2, 10)}
+    assert all(one["autograded"] and one["needs_manual_grade"] and one["submitted"] for one in seen.values())
+    notebooks = api.get_notebook_submissions("01_small", "small")
+    assert {one["student"]: one["failed_tests"] for one in notebooks} == {"right": False, "half": True}
+    text = (graded.output / "autograded" / "half" / "01_small" / "small.ipynb").read_text(encoding="utf-8")
+    nbformat.validate(nbformat.reads(text, as_version=4))
 
 
 @pytest.mark.slow

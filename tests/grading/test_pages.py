@@ -50,6 +50,7 @@ def written(course, small, tmp_path_factory):
         "hidden": {"box_iou": verdict(iou, hidden=SECRET, parts={"test_box_iou__empty": None}, score=1)},
         "known": {"box_iou": verdict(iou, hidden=SECRET, mistake=known)},
         "slow": {"box_iou": verdict(iou, seconds=12.3)},
+        "endless": {"box_iou": verdict(iou, visible="not done after 30 s: is there a loop that never ends?")},
         "<img src=x> \u202e<script>alert(1)": {"box_area": verdict(area, visible=f"ValueError: {SCRIPT}\x00\x1b[2J\u202e")},
     }
     for student, changes in cases.items():
@@ -134,7 +135,7 @@ def test_mistake_found_by_hidden_checks_is_told_by_its_words(written):
 
 def test_time_is_told_where_it_was_long(written):
     assert "Its checks took 12 s" in written.page("slow") and "Its checks took" not in written.page("right")
-    assert "<bdi>slow</bdi> (12 s)" in (written.output / "report.html").read_text()
+    assert "<bdi>endless</bdi> (30 s, ran out), <bdi>slow</bdi> (12 s)" in (written.output / "report.html").read_text()
 
 
 def test_report_tells_what_to_talk_about_and_how_it_was_graded(written):
@@ -142,14 +143,14 @@ def test_report_tells_what_to_talk_about_and_how_it_was_graded(written):
     lecture = report[report.index("What to talk about") : report.index('id="exercises-title"')]
     assert f'<span class="name">{known["name"]}</span>' in lecture and '<td class="number">1</td>' in lecture
     assert 'href="#01_small-box_iou"' in lecture and 'id="01_small-box_iou"' in report
-    assert "Graded without isolation (--unsafe):</strong> in 1 of 6 hand-ins" in report
-    assert "namespaces (5 hand-ins), none (--unsafe) (1 hand-in)" in report
+    assert "Graded without isolation (--unsafe):</strong> in 1 of 7 hand-ins" in report
+    assert "namespaces (6 hand-ins), none (--unsafe) (1 hand-in)" in report
 
 
 def test_histogram_counts_every_hand_in_once(written):
     report = (written.output / "report.html").read_text()
     title = re.search("Hand-ins by share of their points:(.*?)</title>", report)[1]
-    assert sum(int(number) for number in re.findall(r"percent: (\d+)", title)) == 6
+    assert sum(int(number) for number in re.findall(r"percent: (\d+)", title)) == 7
     assert "90 to 100 percent: 2" in title and 'role="img"' in report  # right, slow
     counts = [bar["count"] for bar in pages.histogram([0, 0.1, 0.3, 0.55, 0.999, 1, 1])]
     assert counts == [1, 1, 0, 1, 0, 1, 0, 0, 0, 3]
@@ -182,7 +183,7 @@ def test_marks_hold_no_formula_of_a_student(written, tmp_path):
     marked = [pages.Marked("=1+1", "01_small", "small", [], ["@x"], None, 0.0)]
     pages.write_marks(tmp_path / "marks.csv", marked, {})
     assert "'=1+1,01_small" in (tmp_path / "marks.csv").read_text() and "'@x" in (tmp_path / "marks.csv").read_text()
-    assert len(rows) == 6
+    assert len(rows) == 7
 
 
 def test_colours_can_be_read(written):
