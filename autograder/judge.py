@@ -340,9 +340,14 @@ def judge_answer(exercise, source, sandbox, filename="answer", timeout=30.0):
             student.begin(exercise.setup, exercise.lesson, exercise.name if may_reach([source], exercise.name) else None)
             student.ask("offer", _references(exercise))
             trouble = student.run(source, filename)
-            if trouble is None and not student.defines(exercise.name):
-                trouble = f"{exercise.name} is not defined; the exercise is judged by that name"
-            return refused(exercise, trouble) if trouble else student.judge(exercise)
+            if trouble and not student.called:
+                return refused(exercise, trouble)
+            if not student.defines(exercise.name):
+                return refused(exercise, trouble or f"{exercise.name} is not defined; the exercise is judged by that name")
+            verdict = student.judge(exercise)
+            if trouble:
+                _explain(verdict, trouble)
+            return verdict
         except Gone as gone:
             return refused(exercise, student.end(gone))
 
