@@ -206,7 +206,10 @@ GRADING = {}  # what the grader asks of its sandbox
 LEFT_BEHIND = """
 import os, signal, time
 if os.fork() == 0:
-    os.setsid()
+    try:
+        os.setsid()
+    except OSError:
+        pass
     for number in range(1, 65):
         try:
             signal.signal(number, signal.SIG_IGN)

@@ -192,7 +192,7 @@ class Zygote:
             kept = [fcntl.fcntl(one, fcntl.F_DUPFD, 64) for one in kept]
             for place, descriptor in enumerate(kept):
                 os.dup2(descriptor, place, inheritable=place < 3)
-            os.closerange(len(kept), os.sysconf("SC_OPEN_MAX"))
+            os.closerange(len(kept), 4096)  # the kernel gives the lowest free number, and the zygote has few
             sock, line, proc = 3, 4, 5
             if self.isolated:
                 self.jail.lock(self.limits, self.jail.UID + slot if self.uids else None, proc)

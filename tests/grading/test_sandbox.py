@@ -351,6 +351,19 @@ def test_a_system_call_is_refused(inside, call):
     assert found["result"] == -1
 
 
+def test_all_it_starts_stays_in_its_session_among_which_the_kernel_shares_the_processor(inside):
+    found = inside(
+        "import os\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    try: os.setsid()\n"
+        "    except PermissionError: os._exit(7)\n"
+        "    os._exit(0)\n"
+        "found['code'] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])"
+    )
+    assert found == {"code": 7}
+
+
 def test_callbacks_threads_forks_and_subprocesses_go_on_working(inside):
     found = inside(
         "import ctypes, multiprocessing, os, subprocess, sys, threading\n"
@@ -477,7 +490,8 @@ for number in range(1, 65):
     except (OSError, ValueError): pass
 for _ in range(3):
     if os.fork() == 0:
-        os.setsid()
+        try: os.setsid()
+        except OSError: pass
         if os.fork() == 0:
             while True:
                 os.write(3, b"x")
