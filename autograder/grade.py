@@ -22,6 +22,7 @@ from .gradebook import COURSE  # noqa: F401 (its name of old)
 from .judge import BUDGET, judge_hand_in, refused, warm
 from .lessons import ROOT, sources
 
+PATIENCE = 60.0  # seconds beyond a hand-in's own limit until its worker is taken for stuck
 TRIES = 2  # so often a hand-in is given to a worker that dies of it
 OWN_FILES = ("timestamp.txt", "feedback.html")  # what collecting leaves beside a notebook
 
@@ -363,7 +364,7 @@ class _Worker:
         self.latest = float("inf")
 
     def begin(self, job):
-        self.latest = time.monotonic() + (BUDGET + 1) * job.timeout + 60
+        self.latest = time.monotonic() + (BUDGET + 1) * job.timeout + PATIENCE
         with contextlib.suppress(OSError):  # dead already: `answer` says so
             self.pipe.send(job)
 

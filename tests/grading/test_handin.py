@@ -10,7 +10,7 @@ import time
 import nbformat
 import pytest
 
-from autograder import handin
+from autograder import handin, judge
 
 from .conftest import changed, make_class
 
@@ -61,7 +61,7 @@ def test_spoilt_notebooks_give_cells_or_unreadable_and_nothing_else(lesson, smal
             continue
         read += 1
         assert {cell.name for cell in hand_in.cells} >= {*lesson.exercises, "setup", "test_box_iou", "why"}
-        handin.plan(lesson, hand_in)
+        judge.plan(lesson, hand_in)
         text = handin.graded_notebook(lesson, hand_in, dict.fromkeys(["test_box_area", "test_box_iou", "test_box_iou__empty"]))
         nbformat.validate(nbformat.reads(text, as_version=4))
         assert not any("\n" in note or len(note) > 600 for note in hand_in.findings)

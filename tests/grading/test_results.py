@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from autograder import grade as grading
 from autograder import gradebook, handin, results
-from autograder.grade import GradingError, grade
+from autograder.grade import GradingError, Job, grade, in_processes, not_graded
 from autograder.lessons import ROOT
 
 from .conftest import Graded, changed, grade_class, hand_in, make_class, shared
@@ -105,6 +106,44 @@ def test_run_that_is_stopped_in_the_middle_goes_on_where_it_was(course, small, t
     at_least, graded = len(done), int(told.split(" graded")[0].split()[-1])
     assert graded <= 8 - at_least and {path: path.stat().st_mtime_ns for path in done} == times
     assert {line.split()[2] for line in out.splitlines() if line.startswith("s")} == {"6"}
+
+
+def test_worker_that_dies_or_hangs_is_replaced_and_its_hand_in_tried_again(course, small, tmp_path, monkeypatch):
+    lesson = handin.load_lesson(course / "solutions" / "01_small" / "small.py")
+    parent = os.getpid()
+
+    def dies(job, sandbox):
+        assert os.getpid() != parent
+        tried = tmp_path / job.student
+        again = tried.exists()
+        tried.write_text(f"{os.getpid()}")
+        if job.student == "always" or (job.student == "once" and not again):
+            os.kill(os.getpid(), signal.SIGKILL)
+        while job.student == "hangs":
+            time.sleep(0.1)
+        return not_graded(job, f"by {os.getpid()}")
+
+    monkeypatch.setattr(grading, "grade_one", dies)
+    monkeypatch.setattr(grading, "PATIENCE", 1.0)
+    names = ["a", "once", "b", "always", "c", "hangs", "d", "e", "f"]
+    jobs = (Job(name, lesson, name, 0.01, b"") for name in names)
+    told = {job.student: result["trouble"] for job, result in in_processes(jobs, 2)}
+    assert sorted(told) == sorted(names)
+    assert told["always"] == "its grading process ended (exit code -9), 2 times"
+    assert told["hangs"] == "its grading process took too long, 2 times"
+    workers = {told[name] for name in names if name not in ("always", "hangs")}
+    assert all(told.startswith("by ") for told in workers) and len(workers) < 7, "one worker grades many"
+
+
+def test_hand_in_with_huge_outputs_is_graded(course, small, tmp_path):
+    def pictures(notebook):
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.outputs = [{"output_type": "stream", "name": "stdout", "text": "A" * 10**7}]
+
+    graded = grade_class(course, tmp_path, {"ada": changed(small, pictures), "bob": changed(small)})
+    assert graded.scores("ada") == (2, 4) and "its outputs were not read" in graded.marks("ada")["notes"]
+    assert max(path.stat().st_size for path in tmp_path.rglob("autograded/ada/*/*")) < 100_000
 
 
 def test_results_that_are_spoilt_are_graded_again_or_noted(course, small, tmp_path, capsys):
