@@ -98,15 +98,18 @@ class Sandbox:
         Raises:
             SandboxError: if it could not be started.
         """
+        return self._start(b"s")
+
+    def _start(self, kind):
         with self._lock:
             zygote = self.open()._zygote
             try:
-                return zygote.start(b"s")
+                return zygote.start(kind)
             except ConnectionError:  # the zygote is gone; another can be had
                 zygote.close()
                 self._zygote = None
         try:
-            return self.open()._zygote.start(b"s")
+            return self.open()._zygote.start(kind)
         except ConnectionError as error:
             raise SandboxError(f"the process that student processes are forked from ended twice: {error}") from None
 
@@ -244,7 +247,6 @@ class _Zygote:
         self._home = tempfile.mkdtemp(prefix="autograder-") if backend == "none" else None
         self._requests, theirs = socket.socketpair()
         config = {
-            "fd": theirs.fileno(),
             "backend": backend,
             "limits": asdict(limits),
             "student": student,
@@ -255,10 +257,10 @@ class _Zygote:
             "home": self._home,
         }
         start = (
-            "import json, sys; sys.path.append(sys.argv[1]); "
-            "from autograder.zygote import main; main(json.loads(sys.argv[2]))"
+            "import sys; sys.path.append(sys.argv[1]); from autograder.zygote import main; main(int(sys.argv[2]))"
         )
-        command = [sys.executable, "-I", "-c", start, os.path.dirname(HERE), json.dumps(config)]
+        # Students can read this command line; the rest goes through the socket.
+        command = [sys.executable, "-I", "-c", start, os.path.dirname(HERE), str(theirs.fileno())]
         self._errors = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
@@ -277,14 +279,15 @@ class _Zygote:
         finally:
             theirs.close()
         try:
+            self._requests.sendall(json.dumps(config).encode() + b"\n")
             told = _Line(self._requests).read(START)
             if told is None:
                 raise SandboxError(f"not ready after {START:g} s")
             if "error" in told:
                 raise SandboxError(_with_hint(told["error"]))
             self.uids = told["uids"]  # whether each student has a host uid of its own
-        except (ConnectionError, SandboxError) as error:
-            words = self._last_words() if isinstance(error, ConnectionError) else str(error)
+        except (OSError, SandboxError) as error:
+            words = self._last_words() if isinstance(error, OSError) else str(error)
             self.close()
             raise SandboxError(words) from None
 

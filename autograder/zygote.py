@@ -25,15 +25,21 @@ import traceback
 WATCH = 0.05  # seconds between two looks at what the students use
 
 
-def main(config):
-    """Prepare, say so on the request socket, serve until it closes.
+def main(requests):
+    """Prepare as the first line on the request socket says, tell there how that went, serve until it closes.
 
     Args:
-        config (dict): fd, backend, limits, student (module), environment, packages, hide, path, home; see `Sandbox`.
+        requests (int): a descriptor. The line: backend, limits, student (module), environment, packages, hide, path,
+            home; see `Sandbox`.
     """
-    requests = config["fd"]
+    config = b""
+    while not config.endswith(b"\n"):
+        more = os.read(requests, 65536)
+        if not more:
+            sys.exit(3)
+        config += more
     try:
-        zygote = Zygote(config)
+        zygote = Zygote(requests, json.loads(config))
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         _tell(requests, error=f"{error if isinstance(error, OSError) else repr(error)} (in {where.name})")
@@ -70,8 +76,8 @@ class Student:
 
 
 class Zygote:
-    def __init__(self, config):
-        self.requests, self.limits, self.isolated = config["fd"], config["limits"], config["backend"] != "none"
+    def __init__(self, requests, config):
+        self.requests, self.limits, self.isolated = requests, config["limits"], config["backend"] != "none"
         self.students, self.uids, self.home = {}, False, config["home"]
         here = os.path.dirname(os.path.abspath(__file__))
         sys.path += [path for path in config["path"] if path not in sys.path]
@@ -205,6 +211,8 @@ class Zygote:
             _tell(line, error=str(error))
             os._exit(1)
         os.close(line)
+        if kind == b"s":  # what it forks shall not answer in its place; 0 is /dev/null
+            os.register_at_fork(after_in_child=lambda: os.dup2(0, sock))
         try:
             with socket.socket(fileno=sock) as ours:
                 self.modules[kind](ours)

@@ -354,14 +354,27 @@ def test_a_system_call_is_refused(inside, call):
 def test_all_it_starts_stays_in_its_session_among_which_the_kernel_shares_the_processor(inside):
     found = inside(
         "import os\n"
-        "pid = os.fork()\n"
-        "if pid == 0:\n"
-        "    try: os.setsid()\n"
-        "    except PermissionError: os._exit(7)\n"
-        "    os._exit(0)\n"
-        "found['code'] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])"
+        "reader, writer = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    os.write(writer, b'%d' % os.getsid(0)); os._exit(0)\n"
+        "found['session'] = int(os.read(reader, 9)), os.getsid(0)"
     )
-    assert found == {"code": 7}
+    assert found == {"session": [1, 1]}
+
+
+def test_what_it_forks_cannot_answer_in_its_place(sandbox):
+    source = "import os\nif os.fork() == 0: found['who'] = 'child'\nelse: os.wait(); found['who'] = 'parent'"
+    with sandbox.start() as process:
+        process.socket.sendall(source.encode())
+        process.socket.shutdown(socket.SHUT_WR)
+        with process.socket.makefile("rb") as file:
+            assert json.loads(file.read()) == {"who": "parent"}
+
+
+def test_its_command_line_names_no_folder_of_the_instructors(inside):
+    found = inside("found['line'] = open('/proc/self/cmdline').read()")
+    assert "solutions" not in found["line"] and "hide" not in found["line"]
 
 
 def test_callbacks_threads_forks_and_subprocesses_go_on_working(inside):
@@ -512,7 +525,7 @@ for _ in range(3):
 
 @pytest.mark.parametrize("rest", ["time.sleep(60)", "os._exit(0)"], ids=["it goes on", "it has ended"])
 def test_what_it_left_behind_dies_with_it(sandbox, rest):
-    process = sandbox.start()
+    process = sandbox._start(b"p")
     sock = process.socket.dup()
     sock.settimeout(10)
     sock.sendall((ORPHANS + "time.sleep(0.3)\n" + rest).encode())
@@ -715,7 +728,7 @@ def test_without_isolation_it_is_still_forked_limited_and_ended():
         found = one.probe("import os\nfound.update(cwd=os.getcwd(), home=os.environ['HOME'], secret=os.environ.get('SECRET'))")
         assert found["cwd"] == os.path.realpath(found["home"]) != os.getcwd() and not os.path.exists(found["cwd"])
         assert ended(one, "import os; os._exit(4)") == "exit code 4"
-        process = one.start()
+        process = one._start(b"p")
         sock = process.socket.dup()
         sock.sendall(b"import os, time\nos.fork()\nos.write(3, b'x')\ntime.sleep(60)")
         sock.shutdown(socket.SHUT_WR)
