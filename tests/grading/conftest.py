@@ -7,8 +7,9 @@ import csv
 import importlib
 
 import pytest
+from nbgrader.api import Gradebook
 
-from autograder.grade import grade, in_processes
+from autograder.grade import COURSE, grade, in_processes
 from autograder.sandbox import Sandbox
 
 # A class is a keyword, so the folder can only be imported by its name.
