@@ -95,6 +95,8 @@ def grade(
     sandbox = Sandbox(unsafe=unsafe, hide=[root, submitted, output])
     isolation = run.isolation if run else sandbox.isolation
     left_out += run.notes if run else []
+    if "unsafe" in isolation:
+        print("autograder: --unsafe: students' code is NOT isolated, it can read and write what you can", file=sys.stderr)
     where = results.environment(isolation, timeout=timeout)
     hashes = {name: results.lesson_hash(lesson) for name, lesson in loaded.items()}
     protected = handin.files_of(root / "solutions", root / "autograder", output / "gradebook.db", output / "results")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -133,6 +134,23 @@ def test_worker_that_dies_or_hangs_is_replaced_and_its_hand_in_tried_again(cours
     assert told["hangs"] == "its grading process took too long, 2 times"
     workers = {told[name] for name in names if name not in ("always", "hangs")}
     assert all(told.startswith("by ") for told in workers) and len(workers) < 7, "one worker grades many"
+
+
+def test_progress_tells_rate_and_time_left_where_no_terminal_shows_a_bar(capsys, monkeypatch):
+    clock = iter(range(0, 1000, 6))  # seconds: each look at the clock is 6 later
+    monkeypatch.setattr(grading.time, "monotonic", lambda: float(next(clock)))
+    with grading._Progress(40, every=1.0) as progress:
+        progress.update(graded=False)
+        progress.update(graded=True)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "autograder: 1 of 40 hand-ins" and told[-1] == "autograder: 1 graded, 1 unchanged since they were graded"
+    assert re.fullmatch(r"autograder: 2 of 40 hand-ins, \d+ a minute, \d+:\d\d left", told[1])
+
+
+def test_unsafe_is_told_loudly(course, small, tmp_path, capsys):
+    grade_class(course, tmp_path, {"ada": changed(small)}, run=None, unsafe=True)
+    assert "--unsafe: students' code is NOT isolated" in capsys.readouterr().err
+    assert "Graded without isolation (--unsafe):</strong> in 1 of 1 hand-ins" in (tmp_path / "report.html").read_text()
 
 
 def test_hand_in_with_huge_outputs_is_graded(course, small, tmp_path):
