@@ -202,7 +202,7 @@ def _shown(packages):
     for name in ("alternatives", "fonts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime"):
         wanted.append(f"/etc/{name}")
     # Not the whole prefix: a virtual environment may be the checkout itself.
-    parts = ("bin", "etc", "include", "lib", "lib32", "lib64", "libexec", "share", "ssl", "pyvenv.cfg")
+    parts = ("bin", "include", "lib", "lib32", "lib64", "libexec", "share", "ssl", "pyvenv.cfg")
     for prefix in {sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix} - {"/"}:
         wanted += [f"{prefix}/{part}" for part in parts]
     wanted += map(os.path.abspath, packages)

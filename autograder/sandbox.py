@@ -31,6 +31,10 @@ class SandboxError(RuntimeError):
     """Student code cannot be run as asked; says what is missing and which ways out there are."""
 
 
+class _Unprepared(SandboxError):
+    """The zygote lacks something that no other way to isolate would give it."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What one student process, with everything it starts, may use.
@@ -142,6 +146,8 @@ class Sandbox:
                     return zygote
                 zygote.close()
                 raise SandboxError("not isolated: " + "; ".join(f"{name}: {leak}" for name, leak in leaks.items()))
+            except _Unprepared:
+                raise
             except SandboxError as error:
                 troubles.append(f"{BACKENDS[backend]}: {error}")
         raise SandboxError("nothing isolates student code here. " + "; ".join(troubles) + f". {WAYS_OUT}")
@@ -219,9 +225,10 @@ class _Line:
         Raises:
             ConnectionError: when the other side has closed.
         """
-        until = time.monotonic() + timeout
+        until, poll = time.monotonic() + timeout, select.poll()
+        poll.register(self._socket, select.POLLIN)
         while b"\n" not in self._rest:
-            if not select.select([self._socket], [], [], max(0, until - time.monotonic()))[0]:
+            if not poll.poll(1000 * max(0, until - time.monotonic())):
                 return None
             more = self._socket.recv(4096)
             if not more:
@@ -256,9 +263,7 @@ class _Zygote:
             "path": _path(),
             "home": self._home,
         }
-        start = (
-            "import sys; sys.path.append(sys.argv[1]); from autograder.zygote import main; main(int(sys.argv[2]))"
-        )
+        start = "import sys; sys.path.append(sys.argv[1]); from autograder.zygote import main; main(int(sys.argv[2]))"
         # Students can read this command line; the rest goes through the socket.
         command = [sys.executable, "-I", "-c", start, os.path.dirname(HERE), str(theirs.fileno())]
         self._errors = tempfile.TemporaryFile()
@@ -284,12 +289,15 @@ class _Zygote:
             if told is None:
                 raise SandboxError(f"not ready after {START:g} s")
             if "error" in told:
+                if told["isolates"]:
+                    raise _Unprepared(f"what student code needs is not there: {told['error']}")
                 raise SandboxError(_with_hint(told["error"]))
             self.uids = told["uids"]  # whether each student has a host uid of its own
         except (OSError, SandboxError) as error:
-            words = self._last_words() if isinstance(error, OSError) else str(error)
+            if isinstance(error, OSError):
+                error = SandboxError(self._last_words())
             self.close()
-            raise SandboxError(words) from None
+            raise error from None
 
     def _last_words(self):
         with contextlib.suppress(subprocess.TimeoutExpired):

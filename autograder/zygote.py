@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 import traceback
 
 WATCH = 0.05  # seconds between two looks at what the students use
@@ -41,8 +42,8 @@ def main(requests):
     try:
         zygote = Zygote(requests, json.loads(config))
     except Exception as error:
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        _tell(requests, error=f"{error if isinstance(error, OSError) else repr(error)} (in {where.name})")
+        told = str(error) if isinstance(error, (OSError, Unprepared)) else repr(error)
+        _tell(requests, error=told, isolates=isinstance(error, Unprepared))
         sys.exit(3)
     _tell(requests, uids=zygote.uids)
     zygote.serve()
@@ -65,6 +66,10 @@ def prepare():
 
 
 serve = probe
+
+
+class Unprepared(Exception):
+    """What student code needs cannot be imported; isolation has nothing to do with it."""
 
 
 class Student:
@@ -96,8 +101,13 @@ class Zygote:
         os.environ.clear()
         os.environ.update(config["environment"])
         self._settle(self.home)
-        student = importlib.import_module(config["student"])
-        student.prepare()
+        try:
+            student = importlib.import_module(config["student"])
+            student.prepare()
+        except Exception as error:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{os.path.basename(where.filename)}, line {where.lineno}"
+            raise Unprepared(f"{config['student']}: {type(error).__name__}: {error} ({place})") from error
         gc.collect()
         self.modules = {b"s": student.serve, b"p": probe}
         if self.isolated:
@@ -110,7 +120,7 @@ class Zygote:
             jail.huge_pages(self.proc)
             self.base, threads, _, self.level = self._use("self")
             if threads != 1:
-                raise RuntimeError(f"{config['student']}.prepare left {threads - 1} threads behind; a fork has none of them")
+                raise Unprepared(f"{config['student']}.prepare left {threads - 1} threads behind; a fork has none of them")
         gc.freeze()
 
     def _be_first(self):
@@ -138,6 +148,7 @@ class Zygote:
         self.poll = select.poll()
         self.poll.register(self.requests, select.POLLIN)
         self.poll.register(wake, select.POLLIN)
+        due = 0.0
         while True:
             for descriptor, _ in self.poll.poll(1000 * WATCH if self.students else None):
                 if descriptor == self.requests:
@@ -149,8 +160,9 @@ class Zygote:
                     self.poll.unregister(descriptor)
                     self._kill(next(pid for pid, one in self.students.items() if one.line == descriptor))
             self._reap()
-            if self.students and self.isolated:
+            if self.students and self.isolated and time.monotonic() >= due:
                 self._watch()
+                due = time.monotonic() + WATCH
 
     def _answer(self):
         kind, descriptors = _receive(self.requests)
@@ -176,14 +188,17 @@ class Zygote:
         home = self.home if self.isolated else tempfile.mkdtemp(prefix="student-", dir=self.home)
         if self.isolated:
             self.jail.call("unshare", self.jail.NEWPID)  # for the next fork
-        pid = os.fork()
+        pid = None
+        try:
+            pid = os.fork()
+        finally:
+            if self.isolated and pid != 0:
+                self.jail.call("setns", self.tree, self.jail.NEWPID)
         if pid == 0:
             try:
                 self._be_student(kind, sock, line, slot, home)
             finally:
                 os._exit(1)
-        if self.isolated:
-            self.jail.call("setns", self.tree, self.jail.NEWPID)
         return pid, home
 
     def _be_student(self, kind, sock, line, slot, home):

@@ -652,8 +652,16 @@ def test_many_at_once(sandbox):
 
 
 def test_a_zygote_that_cannot_prepare_says_why():
-    with pytest.raises(SandboxError, match="(?s)no_such_module.*autograder doctor.*Dockerfile.*--unsafe"):
+    words = "not there: no_such_module: ModuleNotFoundError: No module named 'no_such_module'"
+    with pytest.raises(SandboxError, match=words) as caught:
         Sandbox(student="no_such_module").open()
+    assert "--unsafe" not in str(caught.value)  # that would not help
+
+
+def test_where_nothing_isolates_the_ways_out_are_named(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(SandboxError, match="(?s)no program bwrap.*autograder doctor.*Dockerfile.*--unsafe"):
+        Sandbox(backend="bubblewrap", student=LIGHT).open()
 
 
 def test_an_unknown_backend_is_named():
