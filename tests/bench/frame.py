@@ -123,7 +123,7 @@ def timed(function):
 
 @dataclass(frozen=True)
 class Run:
-    """One process and all its descendants: seconds passed, seconds of processors, bytes at the peak (or None)."""
+    """One process with all its descendants: seconds passed, seconds of processors, bytes at the peak (or None)."""
 
     began: float  # as time.time()
     seconds: float
@@ -132,8 +132,8 @@ class Run:
     output: str
 
 
-def run(command, *, cwd=None, environment=None, every=None, timeout=3600):
-    """Run a command to its end; with `every` its tree's memory is looked at so often, in seconds.
+def run(command, *, cwd=None, environment=None, memory=False, every=0.25, timeout=3600):
+    """Run a command to its end, looking at all its processes every so many seconds (Linux), with `memory` at that too.
 
     Raises:
         RuntimeError: when it fails, with the end of what it said.
@@ -149,41 +149,44 @@ def run(command, *, cwd=None, environment=None, every=None, timeout=3600):
         [str(part) for part in command], cwd=cwd, env={**os.environ, **(environment or {})},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
-    peak, over = [0], threading.Event()
+    cpu, held, over = [0.0], [0], threading.Event()
 
     def watch():
         while not over.wait(every):
-            peak[0] = max(peak[0], tree_memory(process.pid))
+            seconds = tree(process.pid)
+            cpu.append(sum(seconds.values()))
+            if memory:
+                held.append(sum(map(_pss, seconds)))
 
-    if every:
+    if Path("/proc/self/stat").exists():
         threading.Thread(target=watch, daemon=True).start()
     try:
         output, _ = process.communicate(timeout=timeout)
     finally:
         over.set()
         process.kill()
-    seconds = time.monotonic() - started
+    passed = time.monotonic() - started
     if process.returncode:
         raise RuntimeError(f"exit status {process.returncode} of {' '.join(map(str, command))}:\n{output[-3000:]}")
-    return Run(began, seconds, used() - before, peak[0] or None, output)
+    # A process that is killed tells its parent nothing of its own children: what was seen of them counts.
+    return Run(began, passed, max(used() - before, *cpu), max(held) or None, output)
 
 
-def tree_memory(pid):
-    """Bytes that a process and its descendants hold: pages shared by n processes count 1/n in each (PSS)."""
-    parents = {}
+def tree(pid):
+    """pid -> CPU seconds of a process and each descendant, with those of its children that have ended."""
+    stats = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                stat = (entry / "stat").read_text()
-            except OSError:
+                stats[int(entry.name)] = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has ended
                 continue
-            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
-    tree, grown = {pid}, True
+    found, grown = {pid} & stats.keys(), True
     while grown:
-        more = {child for child, parent in parents.items() if parent in tree} - tree
-        tree |= more
+        more = {child for child, stat in stats.items() if int(stat[1]) in found} - found
+        found |= more
         grown = bool(more)
-    return sum(map(_pss, tree))
+    return {one: sum(map(int, stats[one][11:15])) / os.sysconf("SC_CLK_TCK") for one in found}
 
 
 def _pss(pid):
