@@ -125,11 +125,13 @@ def gradescope(one):
         if item.exercise is None:
             continue
         message = item.exercise["visible"]["message"]
-        parts = item.parts or [(item.name, item.points, False)]
+        parts = item.parts or [(item.name, item.points, False, message)]
         by_hand = item.by_hand and len(parts) > 1  # one test then, as its points are of the exercise
-        for name, points, passed in [(item.name, item.points, item.score >= item.points)] if by_hand else parts:
+        whole = (item.name, item.points, item.score >= item.points, message)
+        for name, points, passed, own in [whole] if by_hand else parts:
             score = item.score if len(parts) == 1 or by_hand else points if passed else 0
-            told = [] if passed else [message] if message else []
+            first = message if message.startswith(own) else own  # with the mistake's name, where it is this one's
+            told = [first] if own and not passed else []
             if not passed and item.has_hidden and not item.exercise["hidden"]["passed"]:
                 told.append("Hidden checks: not passed." + (f" {item.mistake['message']}" if item.mistake else ""))
             tests.append(

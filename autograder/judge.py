@@ -29,7 +29,8 @@ BUDGET = 4  # a hand-in may take so many times the limit of one cell or exercise
 class Verdict:
     """What the checks said of one answer.
 
-    `parts`: for each check cell its first failure or None; `failures`: fingerprints of the wrong results, in order.
+    `parts`: for each check cell its first failure or None; `told`: where a visible statement of it failed, the first of
+    those; `failures`: fingerprints of the wrong results, in order.
     """
 
     exercise: str
@@ -39,6 +40,7 @@ class Verdict:
     hidden: dict = field(default_factory=lambda: {"passed": False, "message": ""})
     mistake: str | None = None
     parts: dict = field(default_factory=dict)
+    told: dict = field(default_factory=dict)
     failures: list = field(default_factory=list)
     seconds: float = 0.0
 
@@ -88,6 +90,8 @@ def judge_function(exercise, answer, guard=True):
     nor change its arguments. Without, the checks are what a plain notebook has. Each statement of a check runs, also after one that failed, so the verdict has every failure.
     A check cell earns its points when all its statements pass.
     """
+    from coursekit.checks import KNOWN
+
     verdict = Verdict(exercise.name, exercise.points)
     first = {False: None, True: None}
     for check in exercise.checks:
@@ -102,6 +106,8 @@ def judge_function(exercise, answer, guard=True):
             if message is not None:
                 failed = message if failed is None else failed
                 first[hidden] = first[hidden] or message
+                if not hidden:
+                    verdict.told.setdefault(check.grade_id, message.split(KNOWN)[0])
         verdict.parts[check.grade_id] = failed
         verdict.score += check.points if failed is None else 0
     for part, hidden in ((verdict.visible, False), (verdict.hidden, True)):

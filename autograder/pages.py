@@ -35,7 +35,7 @@ class Item:
     exercise: dict | None = None
     mistake: dict | None = None
     has_hidden: bool = False
-    parts: list = ()  # of an exercise: (name of the check cell, points, passed)
+    parts: list = ()  # of an exercise: (name of the check cell, points, passed, message of its visible part or "")
 
     @property
     def ran_out(self):
@@ -192,8 +192,10 @@ def _marked(result, given, lesson, hidden):
         )
         item.has_hidden = hidden[name]
         if verdict["parts"]:
+            told = verdict.get("told", {})
             item.parts = [
-                (check.grade_id, check.points, verdict["parts"].get(check.grade_id, "") is None) for check in exercise.checks
+                (check.grade_id, check.points, verdict["parts"].get(check.grade_id, "") is None, told.get(check.grade_id, ""))
+                for check in exercise.checks
             ]
         items.append(item)
     items += [_item(name, [marks[name]], comments) for name in lesson.written]

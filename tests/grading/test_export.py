@@ -17,7 +17,7 @@ PASSED, FAILED = {"passed": True, "message": ""}, {"passed": False, "message": "
 
 def item(name="box_area", score=2.0, points=2.0, visible=PASSED, hidden=PASSED, parts=None, **more):
     exercise = {"visible": visible, "hidden": hidden, "seconds": 0.1}
-    parts = [(f"test_{name}", points, score == points)] if parts is None else parts
+    parts = [(f"test_{name}", points, score == points, visible["message"])] if parts is None else parts
     return pages.Item(name, score, points, exercise=exercise, has_hidden=True, parts=parts, **more)
 
 
@@ -146,7 +146,7 @@ def sound(told):
 
 
 def test_gradescope_has_a_test_for_each_check_cell():
-    parts = [("test_box_iou", 3, False), ("test_box_iou__empty", 1, True)]
+    parts = [("test_box_iou", 3, False, FAILED["message"]), ("test_box_iou__empty", 1, True, "")]
     one = pages.Marked("ada", "01_small", "small", [item(), item("box_iou", 1.0, 4.0, FAILED, parts=parts)], ["a note"], None, 2.0)
     told = sound(export.gradescope(one))
     assert [(test["name"], test["score"], test["max_score"]) for test in told["tests"]] == [
@@ -156,7 +156,7 @@ def test_gradescope_has_a_test_for_each_check_cell():
 
 
 def test_gradescope_has_the_points_that_a_person_gave():
-    parts = [("test_box_iou", 3, False), ("test_box_iou__empty", 1, True)]
+    parts = [("test_box_iou", 3, False, FAILED["message"]), ("test_box_iou__empty", 1, True, "")]
     one = pages.Marked("ada", "01_small", "small", [item("box_iou", 3.5, 4.0, FAILED, parts=parts, by_hand=True)], [], None, 2.0)
     assert [(test["name"], test["score"]) for test in sound(export.gradescope(one))["tests"]] == [("box_iou", 3.5)]
 

@@ -10,7 +10,7 @@ import pytest
 
 from autograder import gradebook, handin, pages, results
 from autograder.grade import Job, _result, _save
-from autograder.judge import Verdict
+from autograder.judge import Verdict, judge_source
 from coursekit.checks import known_mistakes
 
 from .conftest import Graded, changed, make_class
@@ -30,9 +30,10 @@ def verdict(exercise, score=None, seconds=0.01, visible="", hidden="", mistake=N
         {"passed": not hidden, "message": hidden},
         mistake,
         {**parts, **more.pop("parts", {})},
+        told=more.pop("told", {exercise.checks[0].grade_id: visible} if visible else {}),
+        seconds=seconds,
     )
-    if hasattr(made, "seconds"):
-        made.seconds = seconds
+    assert not more
     return made
 
 
@@ -49,6 +50,7 @@ def written(course, small, tmp_path_factory):
         "visible": {"box_area": verdict(area, visible="1 at [0], expected 1200: 30 wide and 40 high")},
         "hidden": {"box_iou": verdict(iou, hidden=SECRET, parts={"test_box_iou__empty": None}, score=1)},
         "known": {"box_iou": verdict(iou, hidden=SECRET, mistake=known)},
+        "both parts": {"box_iou": verdict(iou, visible="9 at [0]\nThis is a known mistake", told={"test_box_iou": "9 at [0]", "test_box_iou__empty": "two"})},
         "slow": {"box_iou": verdict(iou, seconds=12.3)},
         "endless": {"box_iou": verdict(iou, visible="not done after 30 s: is there a loop that never ends?")},
         "<img src=x> \u202e<script>alert(1)": {"box_area": verdict(area, visible=f"ValueError: {SCRIPT}\x00\x1b[2J\u202e")},
@@ -128,6 +130,22 @@ def test_hidden_checks_are_told_by_name_only(written):
         assert "secret" not in path.read_text(encoding="utf-8")
 
 
+def test_each_check_cell_has_its_own_message(written):
+    page = written.page("both parts")
+    assert "<pre>9 at [0]\nThis is a known mistake</pre>" in page and page.count("9 at [0]") == 1
+    assert '<code>test_box_iou__empty</code></th><td class="number">0 of 1</td><td><span class="not">not passed</span>:<br>two</td>' in page
+
+
+def test_messages_of_check_cells_are_those_of_visible_statements(course):
+    exercise = handin.load_lesson(course / "solutions" / "01_small" / "small.py").exercises["box_area"]
+    right = exercise.reference
+    hidden_only = right.replace("    return", "    if len(boxes) and boxes[0, 0] == 1:\n        return boxes[:, 0]\n    return")
+    verdict = judge_source(exercise, hidden_only)
+    assert "secret" in verdict.parts["test_box_area"] and verdict.told == {}
+    verdict = judge_source(exercise, "def box_area(boxes):\n    return boxes[:, 0]")
+    assert "30 wide and 40 high" in verdict.told["test_box_area"] and "secret" not in verdict.told["test_box_area"]
+
+
 def test_mistake_found_by_hidden_checks_is_told_by_its_words(written):
     known = known_mistakes()["box_iou"][0]
     assert known["name"] in written.page("known") and "These results are those of a known mistake" in written.page("known")
@@ -143,14 +161,14 @@ def test_report_tells_what_to_talk_about_and_how_it_was_graded(written):
     lecture = report[report.index("What to talk about") : report.index('id="exercises-title"')]
     assert f'<span class="name">{known["name"]}</span>' in lecture and '<td class="number">1</td>' in lecture
     assert 'href="#01_small-box_iou"' in lecture and 'id="01_small-box_iou"' in report
-    assert "Graded without isolation (--unsafe):</strong> in 1 of 7 hand-ins" in report
-    assert "namespaces (6 hand-ins), none (--unsafe) (1 hand-in)" in report
+    assert "Graded without isolation (--unsafe):</strong> in 1 of 8 hand-ins" in report
+    assert "namespaces (7 hand-ins), none (--unsafe) (1 hand-in)" in report
 
 
 def test_histogram_counts_every_hand_in_once(written):
     report = (written.output / "report.html").read_text()
     title = re.search("Hand-ins by share of their points:(.*?)</title>", report)[1]
-    assert sum(int(number) for number in re.findall(r"percent: (\d+)", title)) == 7
+    assert sum(int(number) for number in re.findall(r"percent: (\d+)", title)) == 8
     assert "90 to 100 percent: 2" in title and 'role="img"' in report  # right, slow
     counts = [bar["count"] for bar in pages.histogram([0, 0.1, 0.3, 0.55, 0.999, 1, 1])]
     assert counts == [1, 1, 0, 1, 0, 1, 0, 0, 0, 3]
@@ -183,7 +201,7 @@ def test_marks_hold_no_formula_of_a_student(written, tmp_path):
     marked = [pages.Marked("=1+1", "01_small", "small", [], ["@x"], None, 0.0)]
     pages.write_marks(tmp_path / "marks.csv", marked, {})
     assert "'=1+1,01_small" in (tmp_path / "marks.csv").read_text() and "'@x" in (tmp_path / "marks.csv").read_text()
-    assert len(rows) == 7
+    assert len(rows) == 8
 
 
 def test_colours_can_be_read(written):
