@@ -117,7 +117,7 @@ class Cluster:
             where = f"{self.address} ({' '.join(str(error).split())[:200]})"
             raise _error(
                 f"no Dask scheduler with a worker answers at {where}; start them with `dask scheduler` and, on each "
-                "machine, `dask worker ADDRESS --nthreads 1 --nworkers auto`, or use --cluster local"
+                "machine, `dask worker ADDRESS`, or use --cluster local"
             ) from None
         return client
 

@@ -125,7 +125,7 @@ def started(tmp_path):
         common = {"env": env, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         options = ["--port", "0", "--no-dashboard", "--scheduler-file", file]
         processes.append(subprocess.Popen([*dask, "scheduler", "--host", "127.0.0.1", *options], **common))
-        options = ["--scheduler-file", file, "--nthreads", "1", "--no-dashboard", "--local-directory", tmp_path / "dask"]
+        options = ["--scheduler-file", file, "--nthreads", "2", "--no-dashboard", "--local-directory", tmp_path / "dask"]
         processes.append(subprocess.Popen([*dask, "worker", *options], **common))
         until = time.monotonic() + 60
         while not file.exists() and time.monotonic() < until:
