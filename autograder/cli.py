@@ -45,6 +45,8 @@ def _judge_options(parser):
 
 def _grade_options(parser):
     """Grade submitted/STUDENT/NN_topic/topic.ipynb: gradebook.db, feedback pages, marks.csv and report.html."""
+    parser.add_argument("source", nargs="?", type=Path, metavar="ZIP_OR_FOLDER",
+                        help="collect this first, as `autograder collect` does (default: what is in `submitted`)")
     parser.add_argument("--course", type=Path, metavar="ROOT", help="the folder with solutions/ (default: this checkout)")
     parser.add_argument("--submitted", type=Path, metavar="DIR", help="the hand-ins (default: ROOT/submitted)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where the results go (default: ROOT)")
@@ -130,6 +132,10 @@ def _grade(options, parser):
 
         lesson = options.lesson[0] if options.lesson else None
         return run_in_gradescope(options.course or ROOT, options.gradescope, lesson, options.timeout, options.unsafe)
+    if options.source is not None:
+        lesson = options.lesson[0] if len(options.lesson) == 1 else None
+        if _collect(argparse.Namespace(**{**vars(options), "lesson": lesson, "replace": False}), parser):
+            return 2
     root, submitted, output, timeout = options.course or ROOT, options.submitted, options.output, options.timeout
     try:
         if options.sample:

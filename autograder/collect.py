@@ -314,5 +314,5 @@ def main(options):
         return 2
     for note in notes:
         print(f"autograder: {pages.printable(note)}", file=sys.stderr)
-    print(f"{len(collected)} hand-ins collected in {submitted}; now: autograder grade --submitted {submitted}")
+    print(f"{len(collected)} hand-ins collected in {submitted}", file=sys.stderr)
     return 0

@@ -238,13 +238,21 @@ def test_link_where_hand_ins_go_is_not_followed(course, notebook, tmp_path):
     assert os.listdir(tmp_path / "elsewhere") == [] and any("is a link; left out" in note for note in notes)
 
 
-def test_command_collects_and_says_what_is_next(course, notebook, tmp_path, capsys):
+def test_command_collects(course, notebook, tmp_path, capsys):
     zipped(tmp_path / "s.zip", {"doe_1_2_small.ipynb": notebook, "roe_LATE_3_4_small.ipynb": notebook})
     command = ["collect", str(tmp_path / "s.zip"), "--course", str(course), "--submitted", str(tmp_path / "in")]
     assert main(command) == 0
     told = capsys.readouterr()
-    assert told.out.startswith("2 hand-ins collected in ") and "autograder grade --submitted" in told.out
+    assert f"2 hand-ins collected in {tmp_path / 'in'}" in told.err
     assert "roe_LATE_3_4_small.ipynb: handed in late" in told.err
     assert handin.fetch(tmp_path / "in" / "doe_1" / "01_small" / "small.ipynb") == notebook.encode()
     assert main([*command, "--lesson", "77_none"]) == 2
     assert "no lesson '77_none'; there are 01_small" in capsys.readouterr().err
+
+
+def test_grade_takes_a_zip_too(course, notebook, tmp_path, capsys):
+    zipped(tmp_path / "s.zip", {"doe_1_2_small.ipynb": notebook})
+    folders = ["--course", str(course), "--submitted", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    assert main(["grade", str(tmp_path / "s.zip"), "--lesson", "01_small", *folders]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split() == ["doe_1", "01_small", "0", "of", "10", "marked"]
+    assert main(["grade", str(tmp_path / "none.zip"), *folders]) == 2
