@@ -87,8 +87,8 @@ def grade_cells(lesson):
 def _opened(output):
     """nbgrader's gradebook, ours to write to until it is closed."""
     from nbgrader.api import Gradebook
-    from sqlalchemy import URL
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.engine import URL
+    from sqlalchemy.exc import DatabaseError
 
     from .grade import GradingError
 
@@ -101,7 +101,9 @@ def _opened(output):
         gradebook = Gradebook(url, COURSE)
         gradebook.db.connection().exec_driver_sql("BEGIN IMMEDIATE")
         yield gradebook
-    except OperationalError as error:
+    except DatabaseError as error:
+        if "not a database" in str(error) or "malformed" in str(error):
+            raise GradingError(f"{path} is no gradebook ({error.orig}); move it away: it is made again, without marks by hand") from None
         if "locked" not in str(error):
             raise
         raise GradingError(

@@ -277,3 +277,11 @@ def test_gradebook_that_was_deleted_is_made_again_from_results(course, small, tm
     capsys.readouterr()
     again = grade_class(course, tmp_path, {})
     assert counted(capsys) == (0, 1) and again.scores("ada") == (2, 4)
+
+
+def test_gradebook_that_is_none_is_told_before_grading(course, small, tmp_path):
+    hand_in(tmp_path, "ada", changed(small))
+    (tmp_path / "gradebook.db").write_text("a letter to the editor, of more than a hundred characters " * 3)
+    with pytest.raises(GradingError, match="gradebook.db is no gradebook .*move it away"):
+        grade_class(course, tmp_path, {})
+    assert not (tmp_path / "results").exists()
