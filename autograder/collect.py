@@ -22,7 +22,10 @@ from .lessons import ROOT, sources
 RATIO = 200  # a large notebook that is packed more tightly than this is a bomb
 TOTAL = 10 * 10**9  # bytes of all notebooks together
 MOST = 20_000  # entries of a zip
-CANVAS = re.compile(r"(?P<name>[^_]\w*?)_(?P<late>LATE_)?(?P<user>\d+|anon_\w+?)_(?P<file>\d+)_(?P<notebook>.+\.ipynb)$", re.IGNORECASE)
+CANVAS = re.compile(
+    r"(?P<name>[^_]\w*?)_(?P<late>LATE_)?(?P<user>\d+|anon_\w+?)_(?P<file>\d+)_(?P<notebook>.+\.ipynb)$",
+    re.IGNORECASE,
+)
 MOODLE = re.compile(r"(?P<name>[^/]+_\d+)_assignsubmission_file_?/?(?P<notebook>.+\.ipynb)$", re.IGNORECASE)
 TREE = re.compile(r"(?P<name>[^/]+)/(?P<lesson>\d\d_\w+)/(?P<notebook>[^/]+\.ipynb)$")
 
@@ -52,7 +55,7 @@ def collect(source, lesson, submitted, root=ROOT, replace=False):
     """Copy the notebooks of `source` into `submitted`; (students collected, notes).
 
     Args:
-        source (path): a zip or a folder: of Canvas, of Moodle, nbgrader's `submitted` tree, or notebooks by student.
+        source (path): a zip or a folder: Canvas', Moodle's, nbgrader's `submitted` tree, or notebooks by student.
         lesson (str): such as 01_boxes; None takes it from the folders' or the notebooks' names.
         submitted (path): where the hand-ins go.
         replace (bool): write over hand-ins that are there and differ; these are left out otherwise.
@@ -82,7 +85,9 @@ def _copy(found, notes, known, lesson, submitted, replace, source):
     for one in found:
         name = lesson or _lesson_of(one, known)
         if name is None or (one.lesson in known and one.lesson != name):
-            notes.append(f"{_shown(one.place)}: of {'no lesson of the course' if name is None else 'another lesson'}; left out")
+            notes.append(
+                f"{_shown(one.place)}: of {'no lesson of the course' if name is None else 'another lesson'}; left out"
+            )
         else:
             by_student.setdefault((one.student, name), []).append(one)
     folders, collected = _folders([student for student, _ in by_student], submitted, notes), []
@@ -94,13 +99,22 @@ def _copy(found, notes, known, lesson, submitted, replace, source):
         path = folder / f"{known[name]}.ipynb"
         try:
             content = one.read()
-        except (handin.Unreadable, CollectError, OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        except (
+            handin.Unreadable,
+            CollectError,
+            OSError,
+            zipfile.BadZipFile,
+            RuntimeError,
+            NotImplementedError,
+        ) as error:
             notes.append(f"{_shown(one.place)}: {error}; left out")
             continue
         if _outside(folder, submitted):
             notes.append(f"{_shown(one.place)}: {folder} is a link; left out")
         elif path.exists() and not replace and path.read_bytes() != content:
-            notes.append(f"{_shown(one.place)}: another hand-in of {name} is there already; left out, --replace takes this one")
+            notes.append(
+                f"{_shown(one.place)}: another hand-in of {name} is there already; left out, --replace takes this one"
+            )
         else:
             _write(path, content)
             if one.when:
@@ -110,18 +124,22 @@ def _copy(found, notes, known, lesson, submitted, replace, source):
             collected.append((folders[student], name))
     if not collected and not any("already" in note for note in notes):
         details = f": {notes[0]}" if notes else ""
-        raise CollectError(f"no notebook to collect in {source}{details}; expected a zip of Canvas or Moodle, or a folder of notebooks")
+        raise CollectError(
+            f"no notebook to collect in {source}{details}; expected a zip of Canvas or Moodle, or a folder of notebooks"
+        )
     return collected, notes
 
 
 def _name_students(found, topics):
-    """Name those that no system named: by the folder, or by the notebook where several other than a lesson's lie together."""
+    """Name those that no system named: by the folder, or by the notebook where several lie in one."""
     beside = {}
     for one in found:
         if one.student is None:
             beside.setdefault(PurePosixPath(one.place).parent, []).append(one)
     for folder, several in beside.items():
-        by_itself = not folder.name or (len(several) > 1 and not any(_stem(one.notebook) in topics for one in several))
+        by_itself = not folder.name or (
+            len(several) > 1 and not any(_stem(one.notebook) in topics for one in several)
+        )
         for one in several:
             one.student = PurePosixPath(one.notebook).stem if by_itself else folder.name
 
@@ -179,7 +197,11 @@ def _in_folder(source):
     found, others, notes = [], [], []
     for folder, folders, names in os.walk(source):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "__MACOSX")
-        notes += [f"{_shown(name)}: a link to a folder; left out" for name in folders if (Path(folder) / name).is_symlink()]
+        notes += [
+            f"{_shown(name)}: a link to a folder; left out"
+            for name in folders
+            if (Path(folder) / name).is_symlink()
+        ]
         for name in sorted(names):
             path = Path(folder) / name
             place = path.relative_to(source).as_posix()
@@ -196,13 +218,17 @@ def _no_notebooks(places):
     if not places:
         return []
     shown = ", ".join(_shown(place) for place in places[:5])
-    return [f"{len(places)} files that are no notebooks, left out: {shown}{' ...' if len(places) > 5 else ''}"]
+    return [
+        f"{len(places)} files that are no notebooks, left out: {shown}{' ...' if len(places) > 5 else ''}"
+    ]
 
 
 def _timestamp(path):
     """What nbgrader or collecting wrote beside the notebook."""
     try:
-        return datetime.strptime(handin.fetch(path, largest=200).decode().strip()[:19], "%Y-%m-%d %H:%M:%S").replace(tzinfo=timezone.utc)
+        return datetime.strptime(
+            handin.fetch(path, largest=200).decode().strip()[:19], "%Y-%m-%d %H:%M:%S"
+        ).replace(tzinfo=timezone.utc)
     except (handin.Unreadable, ValueError):
         return None
 
@@ -213,7 +239,9 @@ def _in_zip(archive):
     if len(entries) > MOST:
         raise CollectError(f"{len(entries)} files in the zip, at most {MOST} are taken")
     if (total := sum(entry.file_size for entry in entries if _is_notebook(entry))) > TOTAL:
-        raise CollectError(f"the notebooks have {total / 1e9:.0f} GB together, at most {TOTAL / 1e9:.0f} GB are unpacked")
+        raise CollectError(
+            f"the notebooks have {total / 1e9:.0f} GB together, at most {TOTAL / 1e9:.0f} GB are unpacked"
+        )
     for entry in entries:
         name = _decoded(entry)
         if not _is_notebook(entry):
@@ -226,7 +254,9 @@ def _in_zip(archive):
         elif stat.S_ISLNK(entry.external_attr >> 16):
             notes.append(f"{_shown(name)}: a link; left out")
         elif entry.file_size > max(handin.LARGE, RATIO * entry.compress_size):
-            notes.append(f"{_shown(name)}: {entry.file_size / 1e6:.0f} MB packed into {entry.compress_size} bytes; left out")
+            notes.append(
+                f"{_shown(name)}: {entry.file_size / 1e6:.0f} MB packed into {entry.compress_size} bytes; left out"
+            )
         else:
             found.append(_named("/".join(parts), lambda entry=entry: _unpacked(archive, entry)))
     return found, notes + _no_notebooks(others)
@@ -234,7 +264,10 @@ def _in_zip(archive):
 
 def _is_notebook(entry):
     name = PurePosixPath(entry.filename.replace("\\", "/"))
-    hidden = any(part.startswith(".") and part not in (".", "..") for part in name.parts) or "__MACOSX" in name.parts
+    hidden = (
+        any(part.startswith(".") and part not in (".", "..") for part in name.parts)
+        or "__MACOSX" in name.parts
+    )
     return name.suffix.lower() == ".ipynb" and not hidden
 
 
@@ -268,14 +301,18 @@ def _named(place, read):
     if found := TREE.search(whole):
         return Found(place, found["notebook"], read, found["name"], found["lesson"])
     if found := CANVAS.match(name):
-        return Found(place, found["notebook"], read, f"{found['name']}_{found['user']}", late=bool(found["late"]))
+        return Found(
+            place, found["notebook"], read, f"{found['name']}_{found['user']}", late=bool(found["late"])
+        )
     return Found(place, name, read)
 
 
 def safe_name(name):
     """`name` as the name of a folder on any system, or None where nothing is left of it."""
     name = unicodedata.normalize("NFC", name.encode("utf-8", "replace").decode())
-    name = "".join("_" if char in '<>:"/\\|?*' else char for char in name if unicodedata.category(char)[0] != "C")
+    name = "".join(
+        "_" if char in '<>:"/\\|?*' else char for char in name if unicodedata.category(char)[0] != "C"
+    )
     name = name.strip(" .")
     while len(name.encode()) > 100:  # of 255, as other names are made of it
         name = name[:-1].rstrip(" .")
@@ -294,7 +331,9 @@ def _shown(name):
 
 
 def _outside(folder, submitted):
-    return any(path.is_symlink() for path in (folder, folder.parent)) or not folder.resolve().is_relative_to(submitted.resolve())
+    return any(path.is_symlink() for path in (folder, folder.parent)) or not folder.resolve().is_relative_to(
+        submitted.resolve()
+    )
 
 
 def _write(path, content):
@@ -308,7 +347,9 @@ def main(options):
     """`autograder collect`."""
     submitted = options.submitted or (options.course or ROOT) / "submitted"
     try:
-        collected, notes = collect(options.source, options.lesson, submitted, options.course or ROOT, options.replace)
+        collected, notes = collect(
+            options.source, options.lesson, submitted, options.course or ROOT, options.replace
+        )
     except (CollectError, OSError) as error:
         print(f"autograder: {error}", file=sys.stderr)
         return 2

@@ -1,9 +1,8 @@
-"""Marks for other systems: Canvas and Moodle by filling the file that they exported, Gradescope by `results.json`.
+"""Marks for other systems: Canvas' and Moodle's own files filled in, `results.json` for Gradescope.
 
-Sources: Canvas, `lib/gradebook_importer.rb` (which columns an import reads) and its guide "How do I import grades
-in the Gradebook?"; Moodle, `mod/assign/feedback/offline/importgradeslib.php`, and docs.moodle.org "Grade import"
-(feedback imported without grades loses the grades); Gradescope, gradescope-autograders.readthedocs.io, "Autograder
-Specifications".
+Sources: Canvas, `lib/gradebook_importer.rb` (which columns an import reads); Moodle,
+`mod/assign/feedback/offline/importgradeslib.php`, and docs.moodle.org, "Grade import" (feedback without grades
+loses the grades); Gradescope, gradescope-autograders.readthedocs.io, "Autograder Specifications".
 """
 
 import csv
@@ -38,11 +37,13 @@ class ExportError(ValueError):
 
 
 def gathered(root=ROOT, output=None):
-    """The hand-ins with their marks as the last grading run left them, for all lessons: `pages.gather`'s two lists."""
+    """The hand-ins with the marks they have now, and notes, as `pages.gather` gives them; of all lessons."""
     output = Path(output or root)
     everything, notes = results.load_all(output)
     names = {result["lesson"] for result in everything}
-    lessons = {path.parent.name: handin.load_lesson(path) for path in sources(root) if path.parent.name in names}
+    lessons = {
+        path.parent.name: handin.load_lesson(path) for path in sources(root) if path.parent.name in names
+    }
     return pages.gather(everything, gradebook.read(output, lessons), lessons, notes)
 
 
@@ -62,13 +63,17 @@ def canvas(template, marked, lesson, column=None, scale=False):
     """
     header, rows, delimiter = _table(template)
     if len(header) < 4 or header[0] not in ("Student", "LastName") or "ID" not in header:
-        raise ExportError(f"columns {_list(header)}, expected those of Canvas: Student, ID, ..., Section: Gradebook, Export")
+        raise ExportError(
+            f"columns {_list(header)}, expected those of Canvas: Student, ID, ..., Section: Gradebook, Export"
+        )
     student = [number for number, name in enumerate(header) if name in CANVAS_STUDENT]
     at = _column(header, [n for n in range(len(header)) if n not in student], lesson, column)
     points = next((row[at] for row in rows if "Points Possible" in row[0]), "")
     factor, notes = _factor(points, marked, lesson, scale, "points possible")
     keys = [header.index(name) for name in ("ID", "SIS User ID", "SIS Login ID", "Student") if name in header]
-    of_student = [row for row in rows if "Points Possible" not in row[0] and any(row[n].strip() for n in keys)]
+    of_student = [
+        row for row in rows if "Points Possible" not in row[0] and any(row[n].strip() for n in keys)
+    ]
     for row, one in _matched(of_student, keys, marked, notes):
         row[at] = _number(one.score * factor)
     kept = [*student, at]
@@ -98,7 +103,10 @@ def moodle(template, marked, lesson, columns=None, scale=False):
     factor, notes = _factor(most, marked, lesson, scale, "maximum grade")
     keys = [at["id"], *(header.index(name) for name in ("Email address", "Full name") if name in header)]
     for row, one in _matched(rows, keys, marked, notes):
-        row[at["grade"]], row[at["feedback"]] = _number(one.score * factor), "<br>".join(map(html.escape, words(one)))
+        row[at["grade"]], row[at["feedback"]] = (
+            _number(one.score * factor),
+            "<br>".join(map(html.escape, words(one))),
+        )
     return _text([[pages.cell(value) for value in row] for row in [header, *rows]], delimiter), notes
 
 
@@ -112,7 +120,9 @@ def words(one):
         if item.exercise and not item.exercise["visible"]["passed"]:
             lines += item.exercise["visible"]["message"].splitlines()
         elif item.exercise and item.has_hidden and not item.exercise["hidden"]["passed"]:
-            lines.append("Hidden checks: not passed." + (f" {item.mistake['message']}" if item.mistake else ""))
+            lines.append(
+                "Hidden checks: not passed." + (f" {item.mistake['message']}" if item.mistake else "")
+            )
         if item.comment and item.comment != "No response.":
             lines += item.comment.splitlines()
     return lines
@@ -130,10 +140,14 @@ def gradescope(one):
         whole = (item.name, item.points, item.score >= item.points, message)
         for name, points, passed, own in [whole] if by_hand else parts:
             score = item.score if len(parts) == 1 or by_hand else points if passed else 0
-            first = message if message.startswith(own) else own  # with the mistake's name, where it is this one's
+            first = (
+                message if message.startswith(own) else own
+            )  # with the mistake's name, where it is this one's
             told = [first] if own and not passed else []
             if not passed and item.has_hidden and not item.exercise["hidden"]["passed"]:
-                told.append("Hidden checks: not passed." + (f" {item.mistake['message']}" if item.mistake else ""))
+                told.append(
+                    "Hidden checks: not passed." + (f" {item.mistake['message']}" if item.mistake else "")
+                )
             tests.append(
                 {
                     "name": name,
@@ -163,7 +177,7 @@ def failed(reason):
 
 
 def run_in_gradescope(root=ROOT, folder="/autograder", lesson=None, timeout=30.0, unsafe=False):
-    """Grade `FOLDER/submission` into `FOLDER/results/results.json`, which is written whatever happens; the exit status."""
+    """Grade `FOLDER/submission`; `FOLDER/results/results.json` is written whatever happens. The exit status."""
     folder, status = Path(folder), 0
     try:
         told = _graded_submission(root, folder / "submission", lesson, timeout, unsafe)
@@ -196,27 +210,41 @@ def _graded_submission(root, submission, name, timeout, unsafe):
         job = grade.job_of(submission, "student", lesson, "", "", timeout, frozenset())
         [(_, result)] = grade.in_processes([job], 1, sandbox)
     points = {grade_id: about["max_score"] for grade_id, about in gradebook.grade_cells(lesson).items()}
-    marks = {grade_id: gradebook.Mark(score or 0, points[grade_id], score is None) for grade_id, score in result["scores"].items()}
+    marks = {
+        grade_id: gradebook.Mark(score or 0, points[grade_id], score is None)
+        for grade_id, score in result["scores"].items()
+    }
     [one], _ = pages.gather([result], {("student", name): (marks, {})}, {name: lesson})
     return gradescope(one)
 
 
 def write(kind, root=ROOT, output=None, lesson=None, template=None, column=None, columns=None, scale=False):
-    """Write the files of one kind (canvas, moodle, gradescope, csv) to `OUTPUT/exports`; their paths and notes."""
+    """Write the files of one kind (canvas, moodle, gradescope, csv) to `OUTPUT/exports`; paths, notes."""
     output = Path(output or root)
     marked, notes = gathered(root, output)
     lessons = sorted({one.lesson for one in marked})
     if lesson is None and len(lessons) == 1:
         lesson = lessons[0]
     if kind in ("canvas", "moodle") and (lesson not in lessons or template is None):
-        what = "--template FILE, the file it exported," if template is None else "--lesson, one of " + ", ".join(lessons)
+        what = (
+            "--template FILE, the file it exported,"
+            if template is None
+            else "--lesson, one of " + ", ".join(lessons)
+        )
         raise ExportError(f"{kind} needs {what} to fill")
     chosen = [one for one in marked if lesson in (None, one.lesson)]
     if not chosen:
-        raise ExportError(f"no results of {lesson or 'any lesson'} in {output}; grade first: autograder grade")
+        raise ExportError(
+            f"no results of {lesson or 'any lesson'} in {output}; grade first: autograder grade"
+        )
     folder = output / "exports"
     if kind == "csv":
-        table = {one.lesson: handin.load_lesson(path) for one in chosen for path in sources(root) if path.parent.name == one.lesson}
+        table = {
+            one.lesson: handin.load_lesson(path)
+            for one in chosen
+            for path in sources(root)
+            if path.parent.name == one.lesson
+        }
         folder.mkdir(parents=True, exist_ok=True)
         pages.write_marks(folder / "marks.csv", chosen, table)
         return [folder / "marks.csv"], notes
@@ -231,7 +259,9 @@ def write(kind, root=ROOT, output=None, lesson=None, template=None, column=None,
         raise ExportError(f"{template} is not UTF-8; expected the file as {kind} exported it") from None
     waiting = [one.student for one in chosen if one.pending]
     if waiting:
-        notes.append(f"{len(waiting)} hand-ins still wait for marks by hand, which count 0 in this file: {_list(waiting)}")
+        notes.append(
+            f"{len(waiting)} hand-ins still wait for marks by hand, which count 0 in this file: {_list(waiting)}"
+        )
     if kind == "canvas":
         text, more = canvas(text, chosen, lesson, column, scale)
     else:
@@ -245,7 +275,9 @@ def _table(text):
     """(header, rows, delimiter); rows as long as the header."""
     first = text.lstrip("\ufeff").split("\n", 1)[0]
     delimiter = ";" if first.count(";") > first.count(",") else ","
-    rows = [row for row in csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=delimiter) if row]
+    rows = [
+        row for row in csv.reader(io.StringIO(text.lstrip("\ufeff"), newline=""), delimiter=delimiter) if row
+    ]
     if not rows:
         raise ExportError("the template is empty; expected a CSV file with a header")
     header = [name.strip() for name in rows[0]]
@@ -259,11 +291,15 @@ def _text(rows, delimiter):
 
 
 def _column(header, places, lesson, name):
-    """Where the lesson's points go: the column called `name`, or the only one that has the lesson's name in it."""
+    """Where the points go: the column called `name`, or the only one with the lesson's name in it."""
     if name is not None:
         found = [n for n in places if name in (header[n], re.sub(r" \(\d+\)$", "", header[n]))]
     else:
-        found = [n for n in places if re.search(rf"\b({lesson}|{lesson[3:]})\b", header[n].replace(" ", "_"), re.IGNORECASE)]
+        found = [
+            n
+            for n in places
+            if re.search(rf"\b({lesson}|{lesson[3:]})\b", header[n].replace(" ", "_"), re.IGNORECASE)
+        ]
         found = found or [n for n in places if lesson.lower() in header[n].lower()]
     if len(found) != 1:
         raise ExportError(
@@ -283,14 +319,16 @@ def _factor(most, marked, lesson, scale, words):
     if most == points or most <= 0:
         return 1.0, []
     if not scale:
-        raise ExportError(f"{lesson} has {points:g} points, the template's {words} is {most:g}; change it there, or use --scale")
+        raise ExportError(
+            f"{lesson} has {points:g} points, the template's {words} is {most:g}; change it there, or use --scale"
+        )
     return most / points, [f"points scaled from {points:g} to {most:g}"]
 
 
 def _matched(rows, keys, marked, notes):
     """(row, hand-in) of each student who is in both; others go to the notes.
 
-    A student is found by the number at the end of the folder's name, as collecting gives it, else by the whole name.
+    A student is found by the folder's name, else by the number at its end, else by what stands before that.
     """
     by_key, pairs = {}, []
     for number, row in enumerate(rows):
@@ -305,7 +343,9 @@ def _matched(rows, keys, marked, notes):
         if len(found) == 1:
             pairs.append((found[0], one))
         else:
-            notes.append(f"{one.student}: {'no row' if not found else f'{len(found)} rows'} of the template; left out")
+            notes.append(
+                f"{one.student}: {'no row' if not found else f'{len(found)} rows'} of the template; left out"
+            )
     rows_of = {}
     for number, one in pairs:
         rows_of.setdefault(number, []).append(one)
@@ -314,9 +354,13 @@ def _matched(rows, keys, marked, notes):
             notes.append(f"{_list([one.student for one in several])}: the same row of the template; left out")
     pairs = [(rows[number], several[0]) for number, several in rows_of.items() if len(several) == 1]
     if not pairs:
-        raise ExportError("no student of the template has a hand-in; are folders named by id, login or full name?")
+        raise ExportError(
+            "no student of the template has a hand-in; are folders named by id, login or full name?"
+        )
     if without := len(rows) - len(rows_of):
-        notes.append(f"{without} of {len(rows)} students of the template have no hand-in; their rows stay as they were")
+        notes.append(
+            f"{without} of {len(rows)} students of the template have no hand-in; their rows stay as they were"
+        )
     return pairs
 
 

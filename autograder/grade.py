@@ -1,4 +1,4 @@
-"""submitted/STUDENT/NN_topic/topic.ipynb -> results, autograded notebooks, gradebook, feedback, marks, a report.
+"""submitted/STUDENT/NN_topic/topic.ipynb -> results, gradebook, autograded notebooks, feedback, a report.
 
 A `Job` holds all that decides the marks of one hand-in, and `grade_one` makes a result of it wherever it runs.
 The parent reads hand-ins, gives jobs to workers (forked processes, each grading one hand-in after another) and
@@ -96,14 +96,21 @@ def grade(
     isolation = run.isolation if run else sandbox.isolation
     left_out += run.notes if run else []
     if "unsafe" in isolation:
-        print("autograder: --unsafe: students' code is NOT isolated, it can read and write what you can", file=sys.stderr)
+        print(
+            "autograder: --unsafe: students' code is NOT isolated, it can read and write what you can",
+            file=sys.stderr,
+        )
     where = results.environment(isolation, timeout=timeout)
     hashes = {name: results.lesson_hash(lesson) for name, lesson in loaded.items()}
-    protected = handin.files_of(root / "solutions", root / "autograder", output / "gradebook.db", output / "results")
+    protected = handin.files_of(
+        root / "solutions", root / "autograder", output / "gradebook.db", output / "results"
+    )
 
     def jobs():
         for student, name in found:
-            job = job_of(submitted / student / name, student, loaded[name], hashes[name], where, timeout, protected)
+            job = job_of(
+                submitted / student / name, student, loaded[name], hashes[name], where, timeout, protected
+            )
             if not force and _is_graded(output, job):
                 progress.update(graded=False)
             else:
@@ -160,7 +167,9 @@ def _find(submitted, known, lessons, students):
         for folder in inside:
             name = folder.name if _writable(folder.name) else ascii(folder.name)
             if folder.name in known and folder.is_symlink():
-                left_out.append(f"{student}/{name}: is a link to a folder; left out, expected the folder itself")
+                left_out.append(
+                    f"{student}/{name}: is a link to a folder; left out, expected the folder itself"
+                )
             elif folder.name in known and folder.is_dir():
                 if not lessons or folder.name in lessons:
                     found.append((student, folder.name))
@@ -195,9 +204,17 @@ def job_of(folder, student, lesson, lesson_hash, environment, timeout, protected
         timestamp = handin.fetch(folder / "timestamp.txt", protected, largest=200).decode().strip()
     others = []
     with contextlib.suppress(OSError):
-        others = sorted(ascii(path.name)[1:-1] for path in folder.iterdir() if path.name not in (name, *OWN_FILES))
+        others = sorted(
+            ascii(path.name)[1:-1] for path in folder.iterdir() if path.name not in (name, *OWN_FILES)
+        )
     beside = tuple(other[:80] for other in others if not other.startswith("."))
-    parts = [student, timestamp, *beside, "trouble" if content is None else "content", content or trouble or b""]
+    parts = [
+        student,
+        timestamp,
+        *beside,
+        "trouble" if content is None else "content",
+        content or trouble or b"",
+    ]
     key = results.key(lesson_hash, parts, environment)
     return Job(student, lesson, key, timeout, content, trouble, beside, timestamp)
 
@@ -224,7 +241,7 @@ def _save(output, job, result, isolation):
 
 
 class _Progress:
-    """Hand-ins done, how many a minute, and time left: a bar, or a line now and then where no terminal shows one."""
+    """Hand-ins done, how many a minute, time left: a bar, or lines where no terminal shows one."""
 
     def __init__(self, total, every=10.0):
         from tqdm import tqdm
@@ -322,7 +339,9 @@ def in_processes(jobs, processes, sandbox=None):
     idle, busy, tries = [], {}, collections.Counter()
     try:
         while True:
-            while len(busy) < processes and (job := again.popleft() if again else next(jobs, None)) is not None:
+            while (
+                len(busy) < processes and (job := again.popleft() if again else next(jobs, None)) is not None
+            ):
                 worker = idle.pop() if idle else _Worker(sandbox, [*idle, *busy])
                 tries[job.student, job.lesson.name] += 1
                 worker.begin(job)

@@ -93,7 +93,10 @@ def _opened(output):
     from .grade import GradingError
 
     path = Path(output) / "gradebook.db"
-    url, before = URL.create("sqlite", database=str(path), query={"timeout": str(WAIT)}), os.environ.get("PATH", "")
+    url, before = (
+        URL.create("sqlite", database=str(path), query={"timeout": str(WAIT)}),
+        os.environ.get("PATH", ""),
+    )
     # nbgrader calls `alembic` by its name, which stands beside this Python, activated or not.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), before])
     gradebook = None
@@ -103,7 +106,9 @@ def _opened(output):
         yield gradebook
     except DatabaseError as error:
         if "not a database" in str(error) or "malformed" in str(error):
-            raise GradingError(f"{path} is no gradebook ({error.orig}); move it away: it is made again, without marks by hand") from None
+            raise GradingError(
+                f"{path} is no gradebook ({error.orig}); move it away: it is made again, without marks by hand"
+            ) from None
         if "locked" not in str(error):
             raise
         raise GradingError(
@@ -165,7 +170,7 @@ def _obsolete(gradebook, lesson):
 
 
 def _register(gradebook, lesson):
-    """Tell the gradebook the lesson's cells and points, as `nbgrader generate_assignment` does; points may change."""
+    """Tell the gradebook the lesson's cells and points, as `nbgrader generate_assignment` does."""
     for row in _obsolete(gradebook, lesson):
         gradebook.db.delete(row)
     gradebook.db.flush()
@@ -185,8 +190,15 @@ def _register(gradebook, lesson):
 
 
 def _submit(gradebook, lesson, results):
-    """Students, submissions, grades and comments of one lesson's results: add what is missing, update what differs."""
-    from nbgrader.api import Assignment, Comment, Grade, Student, SubmittedAssignment, SubmittedNotebook, new_uuid
+    """Rows of one lesson's results: add what is missing, update what differs."""
+    from nbgrader.api import (
+        Comment,
+        Grade,
+        Student,
+        SubmittedAssignment,
+        SubmittedNotebook,
+        new_uuid,
+    )
     from nbgrader.utils import parse_utc
     from sqlalchemy import insert, select, text, update
 
@@ -205,7 +217,10 @@ def _submit(gradebook, lesson, results):
     }
     grades = _rows(run, Grade, notebook, Grade.id, Grade.auto_score, Grade.manual_score)
     comments = _rows(run, Comment, notebook, Comment.id, Comment.auto_comment)
-    found = run(text("SELECT student, key, answers FROM autograder_folded WHERE lesson = :lesson"), {"lesson": lesson.name})
+    found = run(
+        text("SELECT student, key, answers FROM autograder_folded WHERE lesson = :lesson"),
+        {"lesson": lesson.name},
+    )
     folded = {student: (key, json.loads(answers)) for student, key, answers in found}
     new = {kind: [] for kind in (Student, SubmittedAssignment, SubmittedNotebook, Grade, Comment)}
     changed = {kind: [] for kind in (SubmittedAssignment, Grade, Comment)}
@@ -216,7 +231,12 @@ def _submit(gradebook, lesson, results):
         if student in submissions and before == result["key"]:
             continue
         remember.append(
-            {"student": student, "lesson": lesson.name, "key": result["key"], "answers": json.dumps(result["answers"])}
+            {
+                "student": student,
+                "lesson": lesson.name,
+                "key": result["key"],
+                "answers": json.dumps(result["answers"]),
+            }
         )
         when = {}
         with contextlib.suppress(ValueError, OverflowError, TypeError):  # none, or not a time
@@ -231,17 +251,28 @@ def _submit(gradebook, lesson, results):
             submission, key = submissions[student]
             about = {"id": submission, "assignment_id": notebook.assignment_id, "student_id": student}
             new[SubmittedAssignment].append({**about, "timestamp": when.get("timestamp")})
-            new[SubmittedNotebook].append({"id": key, "assignment_id": submission, "notebook_id": notebook.id})
+            new[SubmittedNotebook].append(
+                {"id": key, "assignment_id": submission, "notebook_id": notebook.id}
+            )
         elif when:
             changed[SubmittedAssignment].append({"id": submissions[student][0], **when})
         key = submissions[student][1]
         for name, cell in grade_cells.items():
-            score, (row, old, manual) = result["scores"].get(name), grades.get((key, cell), (None, None, None))
-            same_answer = result["answers"].get(name) == answers_before.get(name, ...) if score is None else score == old
+            score, (row, old, manual) = (
+                result["scores"].get(name),
+                grades.get((key, cell), (None, None, None)),
+            )
+            same_answer = (
+                result["answers"].get(name) == answers_before.get(name, ...)
+                if score is None
+                else score == old
+            )
             review = score is None if manual is None else not same_answer
             about = {"auto_score": score}
             if row is None:
-                new[Grade].append({"notebook_id": key, "cell_id": cell, "needs_manual_grade": score is None, **about})
+                new[Grade].append(
+                    {"notebook_id": key, "cell_id": cell, "needs_manual_grade": score is None, **about}
+                )
             elif manual is None or review:
                 changed[Grade].append({"id": row, "needs_manual_grade": review, **about})
             else:  # looked at already, and nothing changed since
@@ -261,7 +292,10 @@ def _submit(gradebook, lesson, results):
         for keys in {tuple(row) for row in rows}:  # one statement for rows with the same columns
             run(update(kind), [row for row in rows if tuple(row) == keys])
     if remember:
-        run(text("INSERT OR REPLACE INTO autograder_folded VALUES (:student, :lesson, :key, :answers)"), remember)
+        run(
+            text("INSERT OR REPLACE INTO autograder_folded VALUES (:student, :lesson, :key, :answers)"),
+            remember,
+        )
 
 
 def _rows(run, kind, notebook, *columns):
@@ -278,7 +312,15 @@ def _rows(run, kind, notebook, *columns):
 
 def _marks(gradebook, lesson):
     """(student, lesson) -> (grade id -> Mark, grade id -> comment)."""
-    from nbgrader.api import Comment, Grade, GradeCell, MissingEntry, SolutionCell, SubmittedAssignment, SubmittedNotebook
+    from nbgrader.api import (
+        Comment,
+        Grade,
+        GradeCell,
+        MissingEntry,
+        SolutionCell,
+        SubmittedAssignment,
+        SubmittedNotebook,
+    )
     from sqlalchemy import select
 
     try:

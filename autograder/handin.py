@@ -6,7 +6,6 @@ outputs, check and setup cells all come from the lesson. What had to be put righ
 
 import collections
 import contextlib
-import copy
 import functools
 import json
 import operator
@@ -117,21 +116,31 @@ def fetch(path, protected=frozenset(), largest=LARGEST):
         file = os.open(path, functools.reduce(operator.or_, flags, os.O_RDONLY))
     except FileNotFoundError:
         others = sorted(ascii(other.name)[1:-1] for other in path.parent.glob("*.ipynb"))
-        found = f"found {', '.join(others[:3])}: rename it and grade again" if others else "no notebook was handed in"
+        found = (
+            f"found {', '.join(others[:3])}: rename it and grade again"
+            if others
+            else "no notebook was handed in"
+        )
         raise Unreadable(f"there is no {path.name}; {found}") from None
     except OSError as error:
         raise Unreadable(f"{path.name} cannot be opened ({error.strerror}), expected a file") from None
     about = os.fstat(file)
     if not stat.S_ISREG(about.st_mode):
         os.close(file)
-        raise Unreadable(f"{path.name} is no regular file (a folder, pipe or device?), expected the notebook itself")
+        raise Unreadable(
+            f"{path.name} is no regular file (a folder, pipe or device?), expected the notebook itself"
+        )
     with open(file, "rb") as file:
         if (about.st_dev, about.st_ino) in protected:
-            raise Unreadable(f"{path.name} is a file of the course under another name, expected the student's own")
+            raise Unreadable(
+                f"{path.name} is a file of the course under another name, expected the student's own"
+            )
         content = file.read(largest + 1) if about.st_size <= largest else None
     if content is None or len(content) > largest:
         size = f"{max(about.st_size, largest + 1) / 1e6:.0f} MB"
-        raise Unreadable(f"{path.name} has {size}, at most {largest / 1e6:.0f} MB are read: clear its outputs, save it")
+        raise Unreadable(
+            f"{path.name} has {size}, at most {largest / 1e6:.0f} MB are read: clear its outputs, save it"
+        )
     return content
 
 
@@ -167,7 +176,9 @@ def read(content, name="the notebook"):
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
         raise Unreadable(f"{name} is not a notebook ({reason})") from None
     if not isinstance(notebook, dict):
-        raise Unreadable(f"{name} is not a notebook (a JSON {type(notebook).__name__}, expected an object with cells)")
+        raise Unreadable(
+            f"{name} is not a notebook (a JSON {type(notebook).__name__}, expected an object with cells)"
+        )
     if "\ufffd" in text and not _decodes(content, encoding):
         notes.append("the file is not valid UTF-8; what could not be read was replaced by \ufffd")
     found, sheets = notebook.get("cells"), notebook.get("worksheets")
@@ -178,8 +189,12 @@ def read(content, name="the notebook"):
     if not isinstance(found, list) or not found:
         raise Unreadable(f"{name} is a notebook without cells")
     if len(found) > MOST_CELLS:
-        raise Unreadable(f"{name} has {len(found)} cells, at most {MOST_CELLS} are read: is it the lesson's notebook?")
-    cells = [_cell(cell) for cell in found if isinstance(cell, dict) and isinstance(cell.get("cell_type"), str)]
+        raise Unreadable(
+            f"{name} has {len(found)} cells, at most {MOST_CELLS} are read: is it the lesson's notebook?"
+        )
+    cells = [
+        _cell(cell) for cell in found if isinstance(cell, dict) and isinstance(cell.get("cell_type"), str)
+    ]
     if len(cells) < len(found):
         notes.append(f"{len(found) - len(cells)} of {len(found)} cells are no notebook cells; left out")
     if not cells:
@@ -234,7 +249,7 @@ def _short(text):
 
 @contextlib.contextmanager
 def _memory(more):
-    """At most so many bytes more than now, where the system can say so: a MemoryError instead of a dead machine."""
+    """At most so many bytes more than now, where the system can say so; a MemoryError beyond."""
     try:
         import resource
 
@@ -317,7 +332,11 @@ def _owners(lesson, template, submitted, findings):
     by_grade_id = {grade_id(cell): key for key, cell in template.items() if grade_id(cell)}
     by_text = {_trimmed(text): key for key, text in reversed(lesson.released.items()) if text.strip()}
     owners, repaired = [], []
-    foreign = {_short(cell["grade_id"]): 0 for _, _, cell in submitted if cell["grade_id"] not in (None, *by_grade_id)}
+    foreign = {
+        _short(cell["grade_id"]): 0
+        for _, _, cell in submitted
+        if cell["grade_id"] not in (None, *by_grade_id)
+    }
     for _, source, cell in submitted:
         owner = by_grade_id.get(cell["grade_id"])
         if owner is None:
@@ -342,7 +361,9 @@ def _owners(lesson, template, submitted, findings):
         )
     if foreign:
         more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
-        findings.append(f"cells of another notebook, taken as the student's own: {', '.join(list(foreign)[:5])}{more}")
+        findings.append(
+            f"cells of another notebook, taken as the student's own: {', '.join(list(foreign)[:5])}{more}"
+        )
     return owners
 
 
@@ -404,4 +425,9 @@ def graded_notebook(lesson, hand_in, outcomes):
 def _output(name, message):
     if message is None:
         return {"output_type": "stream", "name": "stdout", "text": f"{name}: passed\n"}
-    return {"output_type": "error", "ename": "CheckFailed", "evalue": message, "traceback": [f"Not yet: {message}"]}
+    return {
+        "output_type": "error",
+        "ename": "CheckFailed",
+        "evalue": message,
+        "traceback": [f"Not yet: {message}"],
+    }

@@ -19,7 +19,9 @@ from .results import write_text
 
 FOLDER = Path(__file__).parent
 SLOW = 5.0  # seconds worth telling a student
-_RAN_OUT = re.compile(r"not done after (\d+\.?\d*) s")  # as the judge says it; a student's error begins with its type
+_RAN_OUT = re.compile(
+    r"not done after (\d+\.?\d*) s"
+)  # as the judge says it; a student's error begins with its type
 
 
 @dataclass
@@ -35,7 +37,7 @@ class Item:
     exercise: dict | None = None
     mistake: dict | None = None
     has_hidden: bool = False
-    parts: list = ()  # of an exercise: (name of the check cell, points, passed, message of its visible part or "")
+    parts: list = ()  # of an exercise: (check cell, points, passed, message of its visible part)
 
     @property
     def ran_out(self):
@@ -141,7 +143,9 @@ def _templates():
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: _visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
+        finalize=lambda value: (
+            _visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+        ),
     )
     style = (FOLDER / "pages.css").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
@@ -153,7 +157,9 @@ def _templates():
 
 
 # What would be invisible, end the page's text, or turn the direction of what follows, as a picture of itself.
-_INVISIBLE = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff\\ufffe\\uffff]")
+_INVISIBLE = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff\\ufffe\\uffff]"
+)
 
 
 def _visible(text):
@@ -172,7 +178,9 @@ def gather(results, marks, lessons, left_out=()):
         place, lesson = (result["student"], result["lesson"]), lessons.get(result["lesson"])
         given = marks.get(place, ({}, {}))
         if lesson is None or result["scores"].keys() != given[0].keys():
-            left_out.append(f"{'/'.join(place)}: left out, graded with other exercises than now: grade it again")
+            left_out.append(
+                f"{'/'.join(place)}: left out, graded with other exercises than now: grade it again"
+            )
         else:
             marked.append(_marked(result, given, lesson, hidden))
     return marked, left_out
@@ -194,7 +202,12 @@ def _marked(result, given, lesson, hidden):
         if verdict["parts"]:
             told = verdict.get("told", {})
             item.parts = [
-                (check.grade_id, check.points, verdict["parts"].get(check.grade_id, "") is None, told.get(check.grade_id, ""))
+                (
+                    check.grade_id,
+                    check.points,
+                    verdict["parts"].get(check.grade_id, "") is None,
+                    told.get(check.grade_id, ""),
+                )
                 for check in exercise.checks
             ]
         items.append(item)
@@ -271,7 +284,9 @@ def _report(marked, lessons, left_out):
             times = sorted(((item.seconds, one.student, item.ran_out) for item, one in items), reverse=True)
             known = {item.mistake["name"]: item.mistake["message"] for item, _ in items if item.mistake}
             counts = collections.Counter(item.mistake["name"] for item, _ in items if item.mistake)
-            mistakes.update({(lesson, name, mistake, known[mistake]): times for mistake, times in counts.items()})
+            mistakes.update(
+                {(lesson, name, mistake, known[mistake]): times for mistake, times in counts.items()}
+            )
             exercises.append(
                 {
                     "lesson": lesson,

@@ -111,7 +111,9 @@ def load_all(output):
             notes.append(f"{path.parent.name}/{path.name}: no result ({error}); left out, delete it")
             continue
         place, when = (result["student"], result["lesson"]), path.stat().st_mtime_ns
-        if place not in newest or when > newest[place][0]:  # two, where a run was killed between save and forget
+        if (
+            place not in newest or when > newest[place][0]
+        ):  # two, where a run was killed between save and forget
             newest[place] = when, result
     return [result for _, (_, result) in sorted(newest.items())], notes
 

@@ -27,7 +27,11 @@ def zipped(path, entries):
 
 
 def tree(folder):
-    return {path.relative_to(folder).as_posix(): path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_text(errors="replace")
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def collected(course, source, tmp_path, lesson="01_small", **options):
@@ -46,8 +50,12 @@ CANVAS = {
 
 
 def test_canvas_zip(course, notebook, tmp_path):
-    files, notes = collected(course, zipped(tmp_path / "s.zip", {name: notebook for name in list(CANVAS)[:4]}), tmp_path)
-    assert files == {f"{student}/01_small/small.ipynb": notebook for names in CANVAS.values() for student in names}
+    files, notes = collected(
+        course, zipped(tmp_path / "s.zip", {name: notebook for name in list(CANVAS)[:4]}), tmp_path
+    )
+    assert files == {
+        f"{student}/01_small/small.ipynb": notebook for names in CANVAS.values() for student in names
+    }
     assert notes == ["roerick_LATE_502_9002_small-2.ipynb: handed in late"]
 
 
@@ -61,8 +69,13 @@ def test_canvas_zip_with_several_files_of_one_student(course, notebook, tmp_path
     }
     files, notes = collected(course, zipped(tmp_path / "s.zip", entries), tmp_path)
     assert files == {"doejane_501/01_small/small.ipynb": "second"}
-    assert "2 files that are no notebooks, left out: doejane_501_9004_scan.pdf, poepam_502_9005_essay.pdf" in notes
-    assert any(note.startswith("doejane_501_9002_small-1.ipynb: taken as the hand-in, and not") for note in notes)
+    assert (
+        "2 files that are no notebooks, left out: doejane_501_9004_scan.pdf, poepam_502_9005_essay.pdf"
+        in notes
+    )
+    assert any(
+        note.startswith("doejane_501_9002_small-1.ipynb: taken as the hand-in, and not") for note in notes
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +108,11 @@ def test_folders_and_lessons_by_name(course, notebook, tmp_path):
 
 
 def test_lesson_is_known_by_folder_or_notebook(course, notebook, tmp_path):
-    entries = {"doe_1_2_small.ipynb": notebook, "roe_3_4_other.ipynb": notebook, "ada/01_small/x.ipynb": notebook}
+    entries = {
+        "doe_1_2_small.ipynb": notebook,
+        "roe_3_4_other.ipynb": notebook,
+        "ada/01_small/x.ipynb": notebook,
+    }
     files, notes = collected(course, zipped(tmp_path / "s.zip", entries), tmp_path, lesson=None)
     assert set(files) == {"doe_1/01_small/small.ipynb", "ada/01_small/small.ipynb"}
     assert notes == ["roe_3_4_other.ipynb: of no lesson of the course; left out"]
@@ -108,7 +125,9 @@ def test_hand_in_that_is_there_stays_unless_replaced(course, notebook, tmp_path)
     assert collected(course, tmp_path / "one.zip", tmp_path) == ({"doe_1/01_small/small.ipynb": "one"}, [])
     files, notes = collected(course, tmp_path / "two.zip", tmp_path)
     assert files == {"doe_1/01_small/small.ipynb": "one"} and "--replace takes this one" in notes[0]
-    assert collected(course, tmp_path / "two.zip", tmp_path, replace=True)[0] == {"doe_1/01_small/small.ipynb": "two"}
+    assert collected(course, tmp_path / "two.zip", tmp_path, replace=True)[0] == {
+        "doe_1/01_small/small.ipynb": "two"
+    }
 
 
 def link(name, target):
@@ -134,13 +153,17 @@ def test_entries_that_lead_out_are_left_out(course, notebook, tmp_path, name, to
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)
     entry = name if isinstance(name, tuple) else (name, notebook)
-    files, notes = collected(course, zipped(inside / "s.zip", [entry, ("good_1_2_small.ipynb", notebook)]), inside)
+    files, notes = collected(
+        course, zipped(inside / "s.zip", [entry, ("good_1_2_small.ipynb", notebook)]), inside
+    )
     assert set(files) == {"good_1/01_small/small.ipynb"} and any(told in note for note in notes)
     assert sorted(tree(tmp_path)) == ["a/b/s.zip", "a/b/submitted/good_1/01_small/small.ipynb"]
 
 
 def test_bombs_are_left_out(course, notebook, tmp_path, monkeypatch):
-    bomb = zipped(tmp_path / "s.zip", {"doe_1_2_small.ipynb": b" " * 90_000_000, "roe_3_4_small.ipynb": notebook})
+    bomb = zipped(
+        tmp_path / "s.zip", {"doe_1_2_small.ipynb": b" " * 90_000_000, "roe_3_4_small.ipynb": notebook}
+    )
     files, notes = collected(course, bomb, tmp_path)
     assert set(files) == {"roe_3/01_small/small.ipynb"} and "90 MB packed into" in notes[0]
     monkeypatch.setattr(collect, "TOTAL", 1_000)
@@ -164,8 +187,13 @@ def test_entry_that_lies_about_its_size_is_left_out(course, notebook, tmp_path):
 
 def test_names_that_clash_get_a_folder_each(course, notebook, tmp_path):
     names = ["Ada_1_assignsubmission_file_/small.ipynb", "ada_1_assignsubmission_file_/small.ipynb"]
-    files, notes = collected(course, zipped(tmp_path / "s.zip", {name: f"of {name}" for name in names}), tmp_path)
-    assert sorted(files.values()) == [f"of {name}" for name in names] and set(files) == {"Ada_1/01_small/small.ipynb", "ada_1-2/01_small/small.ipynb"}
+    files, notes = collected(
+        course, zipped(tmp_path / "s.zip", {name: f"of {name}" for name in names}), tmp_path
+    )
+    assert sorted(files.values()) == [f"of {name}" for name in names] and set(files) == {
+        "Ada_1/01_small/small.ipynb",
+        "ada_1-2/01_small/small.ipynb",
+    }
     assert notes == ["ada_1: collected as ada_1-2"]
 
 
@@ -226,7 +254,9 @@ def test_links_in_folders_are_left_out(course, notebook, tmp_path):
     (source / "cyd").symlink_to(source / "ada")
     files, notes = collected(course, source, tmp_path)
     assert set(files) == {"ada/01_small/small.ipynb"}
-    assert any("bob/small.ipynb: small.ipynb is a link" in note for note in notes) and any("cyd: a link" in note for note in notes)
+    assert any("bob/small.ipynb: small.ipynb is a link" in note for note in notes) and any(
+        "cyd: a link" in note for note in notes
+    )
 
 
 def test_link_where_hand_ins_go_is_not_followed(course, notebook, tmp_path):
@@ -240,7 +270,14 @@ def test_link_where_hand_ins_go_is_not_followed(course, notebook, tmp_path):
 
 def test_command_collects(course, notebook, tmp_path, capsys):
     zipped(tmp_path / "s.zip", {"doe_1_2_small.ipynb": notebook, "roe_LATE_3_4_small.ipynb": notebook})
-    command = ["collect", str(tmp_path / "s.zip"), "--course", str(course), "--submitted", str(tmp_path / "in")]
+    command = [
+        "collect",
+        str(tmp_path / "s.zip"),
+        "--course",
+        str(course),
+        "--submitted",
+        str(tmp_path / "in"),
+    ]
     assert main(command) == 0
     told = capsys.readouterr()
     assert f"2 hand-ins collected in {tmp_path / 'in'}" in told.err
@@ -252,7 +289,14 @@ def test_command_collects(course, notebook, tmp_path, capsys):
 
 def test_grade_takes_a_zip_too(course, notebook, tmp_path, capsys):
     zipped(tmp_path / "s.zip", {"doe_1_2_small.ipynb": notebook})
-    folders = ["--course", str(course), "--submitted", str(tmp_path / "in"), "--output", str(tmp_path / "out")]
+    folders = [
+        "--course",
+        str(course),
+        "--submitted",
+        str(tmp_path / "in"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
     assert main(["grade", str(tmp_path / "s.zip"), "--lesson", "01_small", *folders]) == 0
     assert capsys.readouterr().out.splitlines()[0].split() == ["doe_1", "01_small", "0", "of", "10", "marked"]
     assert main(["grade", str(tmp_path / "none.zip"), *folders]) == 2

@@ -12,7 +12,10 @@ from autograder.cli import main
 from .conftest import changed, grade_class, make_class
 from .test_gradebook import WRONG, mark_by_hand
 
-PASSED, FAILED = {"passed": True, "message": ""}, {"passed": False, "message": "1 at [0], expected <2>: see -1"}
+PASSED, FAILED = (
+    {"passed": True, "message": ""},
+    {"passed": False, "message": "1 at [0], expected <2>: see -1"},
+)
 
 
 def item(name="box_area", score=2.0, points=2.0, visible=PASSED, hidden=PASSED, parts=None, **more):
@@ -52,7 +55,11 @@ def test_canvas_gets_the_students_columns_and_the_one_assignment():
 
 
 def test_canvas_file_with_semicolons_and_commas_in_numbers_stays_so():
-    text, _ = export.canvas("\ufeff" + CANVAS.replace(",", ";").replace("Doe; ", "Doe, ").replace(";10;", ";10,0;"), [marked("jane")], "01_small")
+    text, _ = export.canvas(
+        "\ufeff" + CANVAS.replace(",", ";").replace("Doe; ", "Doe, ").replace(";10;", ";10,0;"),
+        [marked("jane")],
+        "01_small",
+    )
     assert rows(text, ";")[3][-1] == "8.5" and rows(text, ";")[2][-1] == "10,0"
 
 
@@ -62,7 +69,11 @@ def test_canvas_file_with_semicolons_and_commas_in_numbers_stays_so():
         (("01_small (1234)", "Quiz"), {}, "no columns for 01_small in Boxes (77), Quiz, Final Score"),
         (("Boxes (77)", "01_small again"), {}, "2 columns for 01_small"),
         (("Student,ID", "Name,Number"), {}, "expected those of Canvas"),
-        (("    Points Possible,,,,,5,10", "    Points Possible,,,,,5,20"), {}, "has 10 points, the template's points possible is 20"),
+        (
+            ("    Points Possible,,,,,5,10", "    Points Possible,,,,,5,20"),
+            {},
+            "has 10 points, the template's points possible is 20",
+        ),
         (("x", "x"), {"column": "Essay"}, "no columns for Essay"),
         (("jane", "janet"), {}, "no student of the template has a hand-in"),
     ],
@@ -89,16 +100,28 @@ def test_moodle_gets_grade_and_feedback_together_and_all_else_as_it_was():
     wrong = marked("Jane Doe_11", 1.0, visible=FAILED)
     text, notes = export.moodle(MOODLE, [wrong], "01_small")
     before, after = rows(MOODLE), rows(text)
-    assert after[1][4] == "1" and after[1][9].startswith("01_small: 1 of 10 points<br>box_area: partly passed, 1 of 10<br>")
+    assert after[1][4] == "1" and after[1][9].startswith(
+        "01_small: 1 of 10 points<br>box_area: partly passed, 1 of 10<br>"
+    )
     assert "expected &lt;2&gt;" in after[1][9]
-    assert [row[:4] + row[5:9] for row in after] == [row[:4] + row[5:9] for row in before] and after[2] == before[2]
+    assert [row[:4] + row[5:9] for row in after] == [row[:4] + row[5:9] for row in before] and after[
+        2
+    ] == before[2]
     assert notes == ["1 of 2 students of the template have no hand-in; their rows stay as they were"]
 
 
 @pytest.mark.parametrize("column", ["Grade", "Feedback comments", "Identifier"])
 def test_moodle_without_grade_or_feedback_is_refused(column):
-    with pytest.raises(export.ExportError, match=f"no column {column} in .*as one without the other loses marks"):
-        export.moodle(MOODLE.replace(f",{column},", ",X,").replace(f",{column}\n", ",X\n").replace(f"{column},Full", "X,Full"), [marked("x")], "01_small")
+    with pytest.raises(
+        export.ExportError, match=f"no column {column} in .*as one without the other loses marks"
+    ):
+        export.moodle(
+            MOODLE.replace(f",{column},", ",X,")
+            .replace(f",{column}\n", ",X\n")
+            .replace(f"{column},Full", "X,Full"),
+            [marked("x")],
+            "01_small",
+        )
 
 
 def test_moodle_in_another_language():
@@ -109,13 +132,17 @@ def test_moodle_in_another_language():
 
 
 def test_two_students_for_one_row_are_left_out():
-    text, notes = export.moodle(MOODLE, [marked("Jane Doe_11"), marked("Jane Doe"), marked("Rick Roe")], "01_small")
+    text, notes = export.moodle(
+        MOODLE, [marked("Jane Doe_11"), marked("Jane Doe"), marked("Rick Roe")], "01_small"
+    )
     assert rows(text)[1] == rows(MOODLE)[1] and rows(text)[2][4] == "8.5"
     assert "Jane Doe_11, Jane Doe: the same row of the template; left out" in notes
 
 
 def test_templates_come_back_without_formulas():
-    text, _ = export.canvas(CANVAS.replace('"Poe, Pam"', '"=cmd|\' /C calc\'!A0"'), [marked("jane")], "01_small")
+    text, _ = export.canvas(
+        CANVAS.replace('"Poe, Pam"', "\"=cmd|' /C calc'!A0\""), [marked("jane")], "01_small"
+    )
     assert rows(text)[5][0] == "'=cmd|' /C calc'!A0"
     text, _ = export.moodle(MOODLE, [marked("Jane Doe_11", comment="=1+1")], "01_small")
     assert not [cell for row in rows(text) for cell in row if cell[:1] in "=+@" and cell]
@@ -125,7 +152,11 @@ def test_hidden_messages_leave_by_no_way():
     secret = {"passed": False, "message": "0.5, expected 1: the secret case"}
     one = marked("jane", 0.0, hidden=secret)
     assert "Hidden checks: not passed." in export.words(one)
-    told = "\n".join(export.words(one)) + json.dumps(export.gradescope(one)) + export.moodle(MOODLE.replace("Jane Doe", "jane"), [one], "01_small")[0]
+    told = (
+        "\n".join(export.words(one))
+        + json.dumps(export.gradescope(one))
+        + export.moodle(MOODLE.replace("Jane Doe", "jane"), [one], "01_small")[0]
+    )
     assert "secret" not in told
 
 
@@ -134,11 +165,23 @@ VISIBILITY = {"hidden", "after_due_date", "after_published", "visible"}
 
 
 def sound(told):
-    assert set(told) <= {"score", "execution_time", "output", "output_format", "stdout_visibility", "visibility", "tests"}
+    assert set(told) <= {
+        "score",
+        "execution_time",
+        "output",
+        "output_format",
+        "stdout_visibility",
+        "visibility",
+        "tests",
+    }
     assert told["stdout_visibility"] in VISIBILITY and isinstance(told["output"], str)
     for test in told["tests"]:
         assert set(test) <= {"score", "max_score", "status", "name", "output", "output_format", "visibility"}
-        assert 0 <= test["score"] <= test["max_score"] and test["visibility"] in VISIBILITY and isinstance(test["name"], str)
+        assert (
+            0 <= test["score"] <= test["max_score"]
+            and test["visibility"] in VISIBILITY
+            and isinstance(test["name"], str)
+        )
         assert test["status"] in ("passed", "failed")
     if told["tests"]:
         assert told["score"] == sum(test["score"] for test in told["tests"])
@@ -147,7 +190,15 @@ def sound(told):
 
 def test_gradescope_has_a_test_for_each_check_cell():
     parts = [("test_box_iou", 3, False, FAILED["message"]), ("test_box_iou__empty", 1, True, "")]
-    one = pages.Marked("ada", "01_small", "small", [item(), item("box_iou", 1.0, 4.0, FAILED, parts=parts)], ["a note"], None, 2.0)
+    one = pages.Marked(
+        "ada",
+        "01_small",
+        "small",
+        [item(), item("box_iou", 1.0, 4.0, FAILED, parts=parts)],
+        ["a note"],
+        None,
+        2.0,
+    )
     told = sound(export.gradescope(one))
     assert [(test["name"], test["score"], test["max_score"]) for test in told["tests"]] == [
         ("test_box_area", 2.0, 2.0), ("test_box_iou", 0, 3), ("test_box_iou__empty", 1, 1)
@@ -157,12 +208,24 @@ def test_gradescope_has_a_test_for_each_check_cell():
 
 def test_gradescope_has_the_points_that_a_person_gave():
     parts = [("test_box_iou", 3, False, FAILED["message"]), ("test_box_iou__empty", 1, True, "")]
-    one = pages.Marked("ada", "01_small", "small", [item("box_iou", 3.5, 4.0, FAILED, parts=parts, by_hand=True)], [], None, 2.0)
-    assert [(test["name"], test["score"]) for test in sound(export.gradescope(one))["tests"]] == [("box_iou", 3.5)]
+    one = pages.Marked(
+        "ada",
+        "01_small",
+        "small",
+        [item("box_iou", 3.5, 4.0, FAILED, parts=parts, by_hand=True)],
+        [],
+        None,
+        2.0,
+    )
+    assert [(test["name"], test["score"]) for test in sound(export.gradescope(one))["tests"]] == [
+        ("box_iou", 3.5)
+    ]
 
 
 def gradescope_run(course, folder, *options):
-    status = main(["grade", "--course", str(course), "--gradescope", str(folder), "--timeout", "10", *options])
+    status = main(
+        ["grade", "--course", str(course), "--gradescope", str(folder), "--timeout", "10", *options]
+    )
     return status, sound(json.loads((folder / "results" / "results.json").read_text()))
 
 
@@ -176,7 +239,11 @@ def test_gradescope_run_writes_results_for_what_was_handed_in(course, small, tmp
     assert [(test["name"], test["status"]) for test in told["tests"]] == [
         ("test_box_area", "passed"), ("test_box_iou", "failed"), ("test_box_iou__empty", "failed")
     ]  # fmt: skip
-    assert "torch.py" in told["output"] and "A person marks why" in told["output"] and "secret" not in json.dumps(told)
+    assert (
+        "torch.py" in told["output"]
+        and "A person marks why" in told["output"]
+        and "secret" not in json.dumps(told)
+    )
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]"], ids=["nothing", "empty", "broken", "list"])
@@ -226,7 +293,11 @@ def test_export_of_csv_and_gradescope(graded, course, capsys):
     assert table == {"jane": "9", "rick": "2", "Jane Doe_11": "6"}
     assert exported(graded, course, "gradescope") == 0
     for student in ("jane", "rick"):
-        sound(json.loads((graded.output / "exports" / "gradescope" / student / "01_small" / "results.json").read_text()))
+        sound(
+            json.loads(
+                (graded.output / "exports" / "gradescope" / student / "01_small" / "results.json").read_text()
+            )
+        )
 
 
 @pytest.mark.parametrize(

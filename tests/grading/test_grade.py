@@ -256,7 +256,9 @@ def test_feedback_says_what_happened(graded):
     assert "a call was not done after 2 s: is there a loop that never ends?" in graded.page("area never ends")
     assert "the process ended (exit code 0)" in graded.page("area kills its process")
     assert "box_area is not defined" in graded.page("area's cell is empty")
-    assert "test_box_iou__empty</code></th><td class=\"number\">0 of 1</td>" in graded.page("iou fails on empty boxes only")
+    assert 'test_box_iou__empty</code></th><td class="number">0 of 1</td>' in graded.page(
+        "iou fails on empty boxes only"
+    )
 
 
 def test_killing_the_grader_reaches_nothing(graded):

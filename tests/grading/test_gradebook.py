@@ -107,7 +107,10 @@ def test_formgrader_sees_what_was_graded(graded):
     config.CourseDirectory.db_url = f"sqlite:///{graded.output / 'gradebook.db'}"
     api = NbGraderAPI(config=config)
     seen = {one["student"]: one for one in api.get_submissions("01_small")}
-    assert {student: (one["score"], one["max_score"]) for student, one in seen.items()} == {"right": (6, 10), "half": (2, 10)}
+    assert {student: (one["score"], one["max_score"]) for student, one in seen.items()} == {
+        "right": (6, 10),
+        "half": (2, 10),
+    }
     assert all(one["autograded"] and one["needs_manual_grade"] and one["submitted"] for one in seen.values())
     notebooks = api.get_notebook_submissions("01_small", "small")
     assert {one["student"]: one["failed_tests"] for one in notebooks} == {"right": False, "half": True}
@@ -154,7 +157,14 @@ def test_lesson_may_change_after_it_was_graded(graded, course, tmp_path):
     """Other points, a cell under another name: graded again; marks by hand stay, no old cell counts."""
     mark_by_hand(graded, "half", "why", 3, "Well put.")
     edits = ('part="empty"', 'part="none"'), ('check="box_area" points=2', 'check="box_area" points=5')
-    again = Graded(grade(with_other_lesson(course, tmp_path / "changed", *edits), tmp_path / "submitted", tmp_path, run=shared).parent)
+    again = Graded(
+        grade(
+            with_other_lesson(course, tmp_path / "changed", *edits),
+            tmp_path / "submitted",
+            tmp_path,
+            run=shared,
+        ).parent
+    )
     assert (again.marks("half")["score"], again.marks("half")["max_score"]) == ("8", "13")
     assert again.marks("half")["why"] == "3" and again.scores("right") == (5, 4)
     assert exported(tmp_path) == {"right": (9, 13), "half": (8, 13)}

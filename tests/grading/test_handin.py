@@ -14,7 +14,25 @@ from autograder import handin, judge
 
 from .conftest import changed, make_class
 
-AWKWARD = [None, True, 0, -1, 1e400, 2**70, "", "x", "\ud800", "\0", "\u202e", "é" * 200, [], [[]], [None, 3], {}, {"a": {}}]
+AWKWARD = [
+    None,
+    True,
+    0,
+    -1,
+    1e400,
+    2**70,
+    "",
+    "x",
+    "\ud800",
+    "\0",
+    "\u202e",
+    "é" * 200,
+    [],
+    [[]],
+    [None, 3],
+    {},
+    {"a": {}},
+]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +80,9 @@ def test_spoilt_notebooks_give_cells_or_unreadable_and_nothing_else(lesson, smal
         read += 1
         assert {cell.name for cell in hand_in.cells} >= {*lesson.exercises, "setup", "test_box_iou", "why"}
         judge.plan(lesson, hand_in)
-        text = handin.graded_notebook(lesson, hand_in, dict.fromkeys(["test_box_area", "test_box_iou", "test_box_iou__empty"]))
+        text = handin.graded_notebook(
+            lesson, hand_in, dict.fromkeys(["test_box_area", "test_box_iou", "test_box_iou__empty"])
+        )
         nbformat.validate(nbformat.reads(text, as_version=4))
         assert not any("\n" in note or len(note) > 600 for note in hand_in.findings)
     assert read > 30
@@ -76,7 +96,9 @@ def test_spoilt_bytes_give_cells_or_unreadable_and_nothing_else(lesson, small, s
         content = bytearray(right)
         for _ in range(chance.choice([1, 3, 30])):
             place = chance.randrange(len(content))
-            content[place : place + chance.randrange(3)] = chance.choice([b"", b"\xff", b"\0", b'"', b"{", b"\\ud800", b"9" * 5000])
+            content[place : place + chance.randrange(3)] = chance.choice(
+                [b"", b"\xff", b"\0", b'"', b"{", b"\\ud800", b"9" * 5000]
+            )
         content = bytes(content[: chance.choice([None, None, len(content) // 2])])
         try:
             outcomes.add(len(restored(lesson, content).cells) > 0)
@@ -107,7 +129,9 @@ def test_reason_says_what_was_found(content, reason):
     assert reason in str(caught.value) and "small.ipynb" in str(caught.value)
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the system does not tell a process's memory")
+@pytest.mark.skipif(
+    not os.path.exists("/proc/self/status"), reason="the system does not tell a process's memory"
+)
 def test_json_that_would_fill_the_memory_is_refused():
     content = b"[" + b"[]," * 5_000_000 + b"0]"  # 15 MB, 400 MB as lists
     content = content[:-1] + b"," + content + b"]"
@@ -127,7 +151,9 @@ def test_large_outputs_are_left_behind_quickly(lesson, small):
     hand_in = restored(lesson, content)
     assert time.process_time() - started < 2
     assert hand_in.findings == [f"the file has {len(content) / 1e6:.0f} MB; its outputs were not read"]
-    text = handin.graded_notebook(lesson, hand_in, dict.fromkeys(["test_box_area", "test_box_iou", "test_box_iou__empty"]))
+    text = handin.graded_notebook(
+        lesson, hand_in, dict.fromkeys(["test_box_area", "test_box_iou", "test_box_iou__empty"])
+    )
     assert len(text) < 100_000
 
 

@@ -50,16 +50,29 @@ def written(course, small, tmp_path_factory):
         "visible": {"box_area": verdict(area, visible="1 at [0], expected 1200: 30 wide and 40 high")},
         "hidden": {"box_iou": verdict(iou, hidden=SECRET, parts={"test_box_iou__empty": None}, score=1)},
         "known": {"box_iou": verdict(iou, hidden=SECRET, mistake=known)},
-        "both parts": {"box_iou": verdict(iou, visible="9 at [0]\nThis is a known mistake", told={"test_box_iou": "9 at [0]", "test_box_iou__empty": "two"})},
+        "both parts": {
+            "box_iou": verdict(
+                iou,
+                visible="9 at [0]\nThis is a known mistake",
+                told={"test_box_iou": "9 at [0]", "test_box_iou__empty": "two"},
+            )
+        },
         "slow": {"box_iou": verdict(iou, seconds=12.3)},
         "endless": {"box_iou": verdict(iou, visible="not done after 30 s: is there a loop that never ends?")},
-        "<img src=x> \u202e<script>alert(1)": {"box_area": verdict(area, visible=f"ValueError: {SCRIPT}\x00\x1b[2J\u202e")},
+        "<img src=x> \u202e<script>alert(1)": {
+            "box_area": verdict(area, visible=f"ValueError: {SCRIPT}\x00\x1b[2J\u202e")
+        },
     }
     for student, changes in cases.items():
         verdicts = {"box_area": verdict(area), "box_iou": verdict(iou), **changes}
         job = Job(student, lesson, "k" * 32, 4.0, b"")
         hand_in.findings = [f"a note with {SCRIPT}"] if "<" in student else []
-        _save(folder, job, _result(job, hand_in, verdicts, None, 1.0), "none (--unsafe)" if student == "slow" else "namespaces")
+        _save(
+            folder,
+            job,
+            _result(job, hand_in, verdicts, None, 1.0),
+            "none (--unsafe)" if student == "slow" else "namespaces",
+        )
     lessons = {lesson.name: lesson}
     everything, _ = results.load_all(folder)
     pages.write(folder, everything, gradebook.fold(folder, lessons, everything), lessons, [f"left {SCRIPT}"])
@@ -104,7 +117,11 @@ def test_pages_are_sound_and_have_an_outline(written):
         assert names.count("table") == names.count("caption")
         ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
         assert len(ids) == len(set(ids))
-        links = [attributes["href"][1:] for _, attributes in page.tags if attributes.get("href", "").startswith("#")]
+        links = [
+            attributes["href"][1:]
+            for _, attributes in page.tags
+            if attributes.get("href", "").startswith("#")
+        ]
         assert set(links) <= set(ids)
 
 
@@ -113,11 +130,20 @@ def test_pages_hold_no_script_and_allow_none(written):
         text = path.read_text(encoding="utf-8")
         page = Outline(text)
         assert not {"script", "iframe", "object", "form"} & {tag for tag, _ in page.tags}
-        assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on") or name == "style"]
-        policy = next(a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+        assert not [
+            name
+            for _, attributes in page.tags
+            for name in attributes
+            if name.startswith("on") or name == "style"
+        ]
+        policy = next(
+            a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"
+        )
         style = re.search("<style>(.*?)</style>", text, re.DOTALL)[1]
         digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-        assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}'") and "unsafe" not in policy
+        assert (
+            policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}'") and "unsafe" not in policy
+        )
         assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e]", text)
 
 
@@ -133,27 +159,40 @@ def test_hidden_checks_are_told_by_name_only(written):
 def test_each_check_cell_has_its_own_message(written):
     page = written.page("both parts")
     assert "<pre>9 at [0]\nThis is a known mistake</pre>" in page and page.count("9 at [0]") == 1
-    assert '<code>test_box_iou__empty</code></th><td class="number">0 of 1</td><td><span class="not">not passed</span>:<br>two</td>' in page
+    assert (
+        '<code>test_box_iou__empty</code></th><td class="number">0 of 1</td><td><span class="not">not passed</span>:<br>two</td>'
+        in page
+    )
 
 
 def test_messages_of_check_cells_are_those_of_visible_statements(course):
     exercise = handin.load_lesson(course / "solutions" / "01_small" / "small.py").exercises["box_area"]
     right = exercise.reference
-    hidden_only = right.replace("    return", "    if len(boxes) and boxes[0, 0] == 1:\n        return boxes[:, 0]\n    return")
+    hidden_only = right.replace(
+        "    return", "    if len(boxes) and boxes[0, 0] == 1:\n        return boxes[:, 0]\n    return"
+    )
     verdict = judge_source(exercise, hidden_only)
     assert "secret" in verdict.parts["test_box_area"] and verdict.told == {}
     verdict = judge_source(exercise, "def box_area(boxes):\n    return boxes[:, 0]")
-    assert "30 wide and 40 high" in verdict.told["test_box_area"] and "secret" not in verdict.told["test_box_area"]
+    assert (
+        "30 wide and 40 high" in verdict.told["test_box_area"]
+        and "secret" not in verdict.told["test_box_area"]
+    )
 
 
 def test_mistake_found_by_hidden_checks_is_told_by_its_words(written):
     known = known_mistakes()["box_iou"][0]
-    assert known["name"] in written.page("known") and "These results are those of a known mistake" in written.page("known")
+    assert known["name"] in written.page(
+        "known"
+    ) and "These results are those of a known mistake" in written.page("known")
 
 
 def test_time_is_told_where_it_was_long(written):
     assert "Its checks took 12 s" in written.page("slow") and "Its checks took" not in written.page("right")
-    assert "<bdi>endless</bdi> (30 s, ran out), <bdi>slow</bdi> (12 s)" in (written.output / "report.html").read_text()
+    assert (
+        "<bdi>endless</bdi> (30 s, ran out), <bdi>slow</bdi> (12 s)"
+        in (written.output / "report.html").read_text()
+    )
 
 
 def test_report_tells_what_to_talk_about_and_how_it_was_graded(written):
@@ -200,7 +239,10 @@ def test_marks_hold_no_formula_of_a_student(written, tmp_path):
         rows = list(csv.DictReader(file))
     marked = [pages.Marked("=1+1", "01_small", "small", [], ["@x"], None, 0.0)]
     pages.write_marks(tmp_path / "marks.csv", marked, {})
-    assert "'=1+1,01_small" in (tmp_path / "marks.csv").read_text() and "'@x" in (tmp_path / "marks.csv").read_text()
+    assert (
+        "'=1+1,01_small" in (tmp_path / "marks.csv").read_text()
+        and "'@x" in (tmp_path / "marks.csv").read_text()
+    )
     assert len(rows) == 8
 
 

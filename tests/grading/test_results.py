@@ -78,14 +78,30 @@ SLOW = "import time\ntime.sleep(1)\n"
 
 
 def start(course, folder):
-    command = [sys.executable, "-m", "autograder.cli", "grade", "--course", course, "--submitted", folder / "submitted"]
+    command = [
+        sys.executable,
+        "-m",
+        "autograder.cli",
+        "grade",
+        "--course",
+        course,
+        "--submitted",
+        folder / "submitted",
+    ]
     command += ["--output", folder, "-j", "2", "--timeout", "10"]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT], ids=lambda one: one.name)
 def test_run_that_is_stopped_in_the_middle_goes_on_where_it_was(course, small, tmp_path, stop):
-    slow = changed(small, lambda notebook: make_class.find(notebook, "box_area").update(source=SLOW + small.exercises["box_area"].reference))
+    slow = changed(
+        small,
+        lambda notebook: make_class.find(notebook, "box_area").update(
+            source=SLOW + small.exercises["box_area"].reference
+        ),
+    )
     for number in range(8):
         hand_in(tmp_path, f"s{number}", slow)
     process = start(course, tmp_path)
@@ -109,7 +125,9 @@ def test_run_that_is_stopped_in_the_middle_goes_on_where_it_was(course, small, t
     assert {line.split()[2] for line in out.splitlines() if line.startswith("s")} == {"6"}
 
 
-def test_worker_that_dies_or_hangs_is_replaced_and_its_hand_in_tried_again(course, small, tmp_path, monkeypatch):
+def test_worker_that_dies_or_hangs_is_replaced_and_its_hand_in_tried_again(
+    course, small, tmp_path, monkeypatch
+):
     lesson = handin.load_lesson(course / "solutions" / "01_small" / "small.py")
     parent = os.getpid()
 
@@ -143,14 +161,20 @@ def test_progress_tells_rate_and_time_left_where_no_terminal_shows_a_bar(capsys,
         progress.update(graded=False)
         progress.update(graded=True)
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "autograder: 1 of 40 hand-ins" and told[-1] == "autograder: 1 graded, 1 unchanged since they were graded"
+    assert (
+        told[0] == "autograder: 1 of 40 hand-ins"
+        and told[-1] == "autograder: 1 graded, 1 unchanged since they were graded"
+    )
     assert re.fullmatch(r"autograder: 2 of 40 hand-ins, \d+ a minute, \d+:\d\d left", told[1])
 
 
 def test_unsafe_is_told_loudly(course, small, tmp_path, capsys):
     grade_class(course, tmp_path, {"ada": changed(small)}, run=None, unsafe=True)
     assert "--unsafe: students' code is NOT isolated" in capsys.readouterr().err
-    assert "Graded without isolation (--unsafe):</strong> in 1 of 1 hand-ins" in (tmp_path / "report.html").read_text()
+    assert (
+        "Graded without isolation (--unsafe):</strong> in 1 of 1 hand-ins"
+        in (tmp_path / "report.html").read_text()
+    )
 
 
 def test_hand_in_with_huge_outputs_is_graded(course, small, tmp_path):
@@ -175,7 +199,10 @@ def test_results_that_are_spoilt_are_graded_again_or_noted(course, small, tmp_pa
     again = grade_class(course, tmp_path, {})
     assert counted(capsys) == (1, 2) and again.scores("ada") == again.scores("bob") == (2, 4)
     report = (tmp_path / "report.html").read_text()
-    assert "bob/01_small.copy.json: no result" in report and "where another hand-in&#39;s result belongs" in report
+    assert (
+        "bob/01_small.copy.json: no result" in report
+        and "where another hand-in&#39;s result belongs" in report
+    )
 
 
 NAMES = [
@@ -207,7 +234,9 @@ def test_links_in_place_of_folders_are_left_out_with_a_note(course, small, tmp_p
     (tmp_path / "submitted" / "cyd" / "01_small").symlink_to(course / "solutions" / "01_small")
     grade_class(course, tmp_path, {})
     report = (tmp_path / "report.html").read_text()
-    assert "bob: is a link to a folder; left out" in report and "cyd/01_small: is a link to a folder" in report
+    assert (
+        "bob: is a link to a folder; left out" in report and "cyd/01_small: is a link to a folder" in report
+    )
     assert os.listdir(tmp_path / "results") == ["ada"]
 
 
