@@ -23,6 +23,7 @@ from .remote import Died, Gone, Late, Peer
 from .student import LibraryCall, definitions
 
 BUDGET = 4  # a hand-in may take so many times the limit of one cell or exercise
+LONGEST = 200_000  # characters of a cell: reading more takes the judge's time, which no limit ends
 
 
 @dataclass
@@ -341,6 +342,8 @@ def judge_answer(exercise, source, sandbox, filename="answer", timeout=30.0):
         sandbox (Sandbox): where the answer runs.
         timeout (float): seconds for all of it.
     """
+    if len(source) > LONGEST:
+        return refused(exercise, f"{filename} has {_too_long(source)}")
     with _session(sandbox, timeout, time.monotonic() + timeout) as student:
         try:
             student.begin(exercise.setup, exercise.lesson, exercise.name if may_reach([source], exercise.name) else None)
@@ -574,6 +577,10 @@ def _references(exercise):
     return {name: namespace[name] for name in exercise.siblings if not isinstance(namespace[name], type)}
 
 
+def _too_long(source):
+    return f"{len(source)} characters, at most {LONGEST} are read"
+
+
 def plan(lesson, hand_in):
     """What grading does, in the order of the hand-in: run the student's cells, judge at the checks.
 
@@ -592,7 +599,9 @@ def plan(lesson, hand_in):
     for name, number in at.items():
         judged.setdefault(number, []).append(name)
     for number, cell in enumerate(cells):
-        if cell.type == "code" and not cell.missing and cell.role in ("exercise", "added"):
+        if cell.type == "code" and len(cell.source) > LONGEST:
+            steps.append(Step(cell.name, f"raise ValueError({_too_long(cell.source)!r})"))
+        elif cell.type == "code" and not cell.missing and cell.role in ("exercise", "added"):
             steps.append(Step(cell.name, cell.source))
         elif cell.role == "lesson" and cell.type == "code" and cell.edited:
             steps.append(Step("", definitions(cell.source)))

@@ -57,6 +57,7 @@ def test_one_line_a_file_in_the_order_given(judge):
         ("raise SystemExit", "SystemExit"),
         ("def box_area(boxes):\n    return box_area(boxes)", "RecursionError"),
         ("box_area = 3", "TypeError"),
+        ("x = 1\n" * 400_000 + RIGHT, "characters, at most 200000 are read"),
     ],
 )
 def test_trouble_is_told_and_stops_nobody_else(judge, source, words):
