@@ -16,8 +16,23 @@ def box_area(boxes):
 """
 
 
+class Shared:
+    """What `autograder judge` takes for a sandbox of its own is one for all tests: to open one takes seconds."""
+
+    def __init__(self, sandbox):
+        self.open, self.start = sandbox.open, sandbox.start
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
 @pytest.fixture
-def judge(tmp_path, capsys):
+def judge(tmp_path, capsys, monkeypatch, shared_sandbox):
+    monkeypatch.setattr("autograder.sandbox.Sandbox", lambda **_: Shared(shared_sandbox.sandbox))
+
     def run(*sources, exercise="box_area", options=()):
         files = []
         for number, source in enumerate(sources):
@@ -28,6 +43,12 @@ def judge(tmp_path, capsys):
         return code, [json.loads(line) for line in told.out.splitlines()], told.err
 
     return run
+
+
+def test_the_command_opens_a_sandbox_of_its_own(tmp_path, capfd):
+    (tmp_path / "answer.py").write_text("import os\n" + RIGHT.replace("    return", "    assert not os.listdir('.')\n    return"))
+    assert main(["judge", "box_area", str(tmp_path / "answer.py")]) == 0
+    assert json.loads(capfd.readouterr().out)["passed"]
 
 
 def test_right_answer_gets_all_points(judge):
