@@ -23,7 +23,7 @@ RATIO = 200  # a large notebook that is packed more tightly than this is a bomb
 TOTAL = 10 * 10**9  # bytes of all notebooks together
 MOST = 20_000  # entries of a zip
 CANVAS = re.compile(
-    r"(?P<name>[^_]\w*?)_(?P<late>LATE_)?(?P<user>\d+|anon_\w+?)_(?P<file>\d+)_(?P<notebook>.+\.ipynb)$",
+    r"((?P<name>[^_]\w*?)_)?(?P<late>LATE_)?(?P<user>\d+|anon_\w+?)_(?P<file>\d+)_(?P<notebook>.+\.ipynb)$",
     re.IGNORECASE,
 )
 MOODLE = re.compile(r"(?P<name>[^/]+_\d+)_assignsubmission_file_?/?(?P<notebook>.+\.ipynb)$", re.IGNORECASE)
@@ -302,7 +302,11 @@ def _named(place, read):
         return Found(place, found["notebook"], read, found["name"], found["lesson"])
     if found := CANVAS.match(name):
         return Found(
-            place, found["notebook"], read, f"{found['name']}_{found['user']}", late=bool(found["late"])
+            place,
+            found["notebook"],
+            read,
+            "_".join(filter(None, (found["name"], found["user"]))),
+            late=bool(found["late"]),
         )
     return Found(place, name, read)
 
