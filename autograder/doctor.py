@@ -317,8 +317,8 @@ def _table(report):
     for name in names:
         row = name.ljust(width)
         for (backend, one), column in zip(backends.items(), columns):
-            good, bad = ("readable", "NOT readable") if name == words(python_and_coursekit) else ("isolated", "NOT isolated")
-            word = "does not run" if one["trouble"] else bad if name in one["leaks"] else good
+            good = WORDS.get(name, "isolated")
+            word = "does not run" if one["trouble"] else f"NOT {good}" if name in one["leaks"] else good
             row += word.ljust(column)
             if name in one["leaks"]:
                 notes.append(f"{BACKENDS[backend]}, {name}: {one['leaks'][name]}")
@@ -345,6 +345,9 @@ without isolation, and says so in the report."""
 
 def words(probe):
     return probe.__name__.replace("_", " ")
+
+
+WORDS = {words(python_and_coursekit): "readable", **{words(one): "limited" for one in SLOW}}
 
 
 def _source(probes, given):
