@@ -167,6 +167,8 @@ class Zygote:
     def _answer(self):
         kind, descriptors = _receive(self.requests)
         if not kind:
+            if not self.isolated:
+                shutil.rmtree(self.home, ignore_errors=True)
             os._exit(0)
         sock, line = descriptors
         slots = {one.slot for one in self.students.values()}
