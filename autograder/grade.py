@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -90,38 +91,43 @@ def grade(
     output = Path(output or root).resolve()
     known = {path.parent.name: path for path in sources(root)}
     found, left_out = _find(submitted, known, lessons, students)
-    loaded = {name: handin.load_lesson(known[name]) for name in sorted({lesson for _, lesson in found})}
-    gradebook.fits(output, loaded)
-    sandbox = Sandbox(unsafe=unsafe, hide=[root, submitted, output])
-    isolation = run.isolation if run else sandbox.isolation
-    left_out += run.notes if run else []
-    if "unsafe" in isolation:
-        print(
-            "autograder: --unsafe: students' code is NOT isolated, it can read and write what you can",
-            file=sys.stderr,
-        )
-    where = results.environment(isolation, timeout=timeout)
-    hashes = {name: results.lesson_hash(lesson) for name, lesson in loaded.items()}
-    protected = handin.files_of(
-        root / "solutions", root / "autograder", output / "gradebook.db", output / "results"
-    )
-
-    def jobs():
-        for student, name in found:
-            job = job_of(
-                submitted / student / name, student, loaded[name], hashes[name], where, timeout, protected
+    with contextlib.ExitStack() as stack:
+        sandbox = stack.enter_context(Sandbox(unsafe=unsafe, hide=[root, submitted, output]))
+        with ThreadPoolExecutor(1) as beside:  # the sandbox's process imports what this one does, at the same time
+            opening = beside.submit(lambda: run.isolation if run else sandbox.isolation)
+            loaded = {name: handin.load_lesson(known[name]) for name in sorted({lesson for _, lesson in found})}
+            gradebook.fits(output, loaded)
+            if run is None:
+                warm()
+            isolation = opening.result()
+        left_out += run.notes if run else []
+        if "unsafe" in isolation:
+            print(
+                "autograder: --unsafe: students' code is NOT isolated, it can read and write what you can",
+                file=sys.stderr,
             )
-            if not force and _is_graded(output, job):
-                progress.update(graded=False)
-            else:
-                yield job
+        where = results.environment(isolation, timeout=timeout)
+        hashes = {name: results.lesson_hash(lesson) for name, lesson in loaded.items()}
+        protected = handin.files_of(
+            root / "solutions", root / "autograder", output / "gradebook.db", output / "results"
+        )
 
-    output.mkdir(parents=True, exist_ok=True)
-    run = run or (lambda jobs: in_processes(jobs, processes or os.cpu_count() or 1, sandbox))
-    with sandbox, _Progress(len(found)) as progress:
-        for job, result in run(jobs()):
-            _save(output, job, result, isolation)
-            progress.update(graded=True)
+        def jobs():
+            for student, name in found:
+                job = job_of(
+                    submitted / student / name, student, loaded[name], hashes[name], where, timeout, protected
+                )
+                if not force and _is_graded(output, job):
+                    progress.update(graded=False)
+                else:
+                    yield job
+
+        output.mkdir(parents=True, exist_ok=True)
+        run = run or (lambda jobs: in_processes(jobs, processes or os.cpu_count() or 1, sandbox))
+        with _Progress(len(found)) as progress:
+            for job, result in run(jobs()):
+                _save(output, job, result, isolation)
+                progress.update(graded=True)
     everything, notes = results.load_all(output)
     for name in {result["lesson"] for result in everything} & known.keys() - loaded.keys():
         loaded[name] = handin.load_lesson(known[name])  # graded before: they stay in the report
