@@ -494,7 +494,7 @@ for _ in range(2): threading.Thread(target=lambda: [0 for _ in iter(int, 1)], da
 """,
         before="import threading",
         costs=(),
-        unsure=("area",),
+        unsure=tuple(POINTS),
         trace="noted:|" + LATE,
     ),
     inside(
