@@ -326,10 +326,10 @@ def judge_source(exercise, source, filename="answer"):
     return refused(exercise, trouble)
 
 
-def refused(exercise, message):
-    """The verdict on an answer that could not be judged: no points, and why."""
+def refused(exercise, message, seconds=0.0):
+    """The verdict on an answer that could not be judged: no points, why, and how long it took."""
     part = {"passed": False, "message": message}
-    return Verdict(exercise.name, exercise.points, visible=dict(part), hidden=dict(part))
+    return Verdict(exercise.name, exercise.points, visible=dict(part), hidden=dict(part), seconds=round(seconds, 3))
 
 
 # Answers of others: they run in a student process, their checks here
@@ -413,7 +413,7 @@ class _Grading:
         step = self.steps[number]
         self.deaths[number] += 1
         if step.judge:
-            self.verdicts.setdefault(step.name, refused(self.lesson.exercises[step.name], reason))
+            self.verdicts.setdefault(step.name, refused(self.lesson.exercises[step.name], reason, self.seconds))
         elif self.deaths[number] == 1:
             self.hand_in.findings.append(f"the cell {step.name or 'added by the student'} was not run to its end: {reason}")
 
@@ -446,6 +446,7 @@ class _Grading:
                         student.ask("stand_in", one.name)
                 return None, None
             except Gone as gone:
+                self.seconds = time.monotonic() - student.begun
                 return step, student.end(gone)
 
     def _run(self, student, number):
@@ -473,7 +474,8 @@ class _Session:
 
     def _begin(self, part=1.0):
         """A cell, or an exercise's checks, begin: their time runs from now; a single call has a part of it."""
-        self.peer.deadline = min(self.latest, time.monotonic() + self.timeout)
+        self.begun = time.monotonic()
+        self.peer.deadline = min(self.latest, self.begun + self.timeout)
         self.peer.seconds = part * self.timeout
 
     def ask(self, service, *arguments):
@@ -516,14 +518,13 @@ class _Session:
     def judge(self, exercise):
         """The checks of the exercise, on what `defines` found."""
         self._begin(0.5)
-        started = time.monotonic()
         self.ask("seed")
         self.peer.exercise = exercise.name
         try:
             verdict = judge_function(exercise, self.found[0], guard=False)
         finally:
             self.peer.exercise = None
-        verdict.seconds = round(time.monotonic() - started, 3)
+        verdict.seconds = round(time.monotonic() - self.begun, 3)
         return verdict
 
     def end(self, gone):

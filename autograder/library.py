@@ -59,6 +59,7 @@ def _attributes(source):
         return None
     own = {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
     own |= {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    own -= _leading()  # that a text uses such a name itself does not make it harmless elsewhere
     found = set()
     for node in nodes:
         if isinstance(node, ast.Attribute):
@@ -94,6 +95,14 @@ def _usual():
     kinds += (str, list, dict, tuple, set, int, float, slice, range, bytes, property)
     public = {name for kind in kinds for name in dir(kind) if not name.startswith("_")}
     return frozenset(public.union(*map(_names, MODULES)) | {"setter", "save_for_backward", "saved_tensors"})
+
+
+@functools.cache
+def _leading():
+    """Attributes by which functions, frames, types and modules lead on to others."""
+    kinds = [getattr(types, name) for name in types.__all__ if isinstance(getattr(types, name), type)]
+    held = [*map(importlib.import_module, MODULES), *kinds, type, BaseException]
+    return frozenset(name for one in held for name in dir(one)) - _usual()
 
 
 @functools.cache
