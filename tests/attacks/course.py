@@ -81,6 +81,7 @@ def best(boxes, scores, iou_threshold):
 # %% check="best" points=2
 rows = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [30, 30, 40, 40]])
 same(best(rows, torch.tensor([0.5, 0.9, 0.3]), 0.5), [1, 2], "the better of two echoes, then the far one")
+same([int(one) for one in best(rows, torch.tensor([0.1, 0.9, 0.3]), 0.5)], [1, 2], "one by one")
 ### BEGIN HIDDEN TESTS
 same(best(rows, torch.tensor([0.2, 0.1, 0.7]), 0.5), torch.tensor([2, 0]), "wolverine: the far one first")
 ### END HIDDEN TESTS
