@@ -721,6 +721,30 @@ def nms(boxes, scores, iou_threshold): return unit.f(boxes, scores, float(iou_th
         where="smooth_l1_loss",
     ),
     call(
+        "by names of its own",
+        "functions of the hand-in that are called as what is looked up",
+        """
+def gi_frame(): pass
+def f_builtins(): pass
+def box_area(boxes):
+    tools = (one for one in "x").gi_frame.f_builtins
+    return tools["getattr"](tools["__import__"]("torchvision.ops.boxes", fromlist=["x"]), "box_area")(boxes)
+""",
+    ),
+    call(
+        "by attributes of its own",
+        "likewise, by attributes that it sets",
+        """
+class Box(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gi_frame = self.f_back = self.f_builtins = self.tb_frame = 1
+def box_area(boxes):
+    tools = (one for one in "x").gi_frame.f_builtins
+    return tools["getattr"](tools["__import__"]("torchvision.ops.boxes", fromlist=["x"]), "box_area")(boxes)
+""",
+    ),
+    call(
         "smooth L1 read from the references",
         "their source, run again",
         """
