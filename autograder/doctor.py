@@ -97,8 +97,10 @@ def privileges(given):
     libc.capget(struct.pack("=II", 0x20080522, 0), sets)
     if any(sets.raw) or any(libc.prctl(23, number, 0, 0, 0) > 0 for number in range(64)):  # now, or after an exec
         return "has capabilities"
-    if libc.prctl(39, 0, 0, 0, 0) != 1 or 0 in os.getresuid() + os.getresgid() or os.getgroups():
-        return f"can become another user (uid {os.getuid()}, groups {os.getgroups()})"
+    # An ordinary user's other groups cannot be left in a user namespace; what they open is tried by the other probes.
+    groups = os.getgroups() if given["root"] else []
+    if libc.prctl(39, 0, 0, 0, 0) != 1 or 0 in os.getresuid() + os.getresgid() or groups:
+        return f"can become another user (uid {os.getuid()}, groups {groups})"
     if libc.unshare(0x10000000) == 0:
         return "could make a user namespace, in which it is root"
 
@@ -388,6 +390,7 @@ def _given(limits):
             "folders": [folder, HERE, home, *filter(None, [CHECKOUT]), *_packages()],
             "files": files,
             "pid": os.getpid(),
+            "root": os.geteuid() == 0,
             "variables": [name for name in os.environ if name.startswith("AUTOGRADER_CANARY")],
             "memory": limits.memory,
             "disk": limits.disk,
