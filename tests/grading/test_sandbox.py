@@ -827,7 +827,8 @@ for prefix in prefixes:
         os.makedirs(prefix)
         mount("/tmp/held-by-a-test", prefix, None, 0x5000, None)
         libc.umount2(b"/tmp/held-by-a-test", 2)
-os.setgroups([12345, 12346]); os.setresgid(12345, 12345, 12345)  # as a login gives them; os.setresuid(12345, 12345, 12345)
+os.setgroups([12345, 12346])  # as a login gives them
+os.setresgid(12345, 12345, 12345); os.setresuid(12345, 12345, 12345)
 os.environ["HOME"] = "/nonexistent"
 os.chdir("/")
 os.execv(command[0], command)
