@@ -24,6 +24,7 @@ from .judge import BUDGET, judge_hand_in, refused, warm
 from .lessons import ROOT, sources
 
 PATIENCE = 60.0  # seconds beyond a hand-in's own limit until its worker is taken for stuck
+WORKER_MEMORY = 3 * 2**30  # bytes a judge may take beyond what it holds at the start
 TRIES = 2  # so often a hand-in is given to a worker that dies of it
 OWN_FILES = ("timestamp.txt", "feedback.html")  # what collecting leaves beside a notebook
 
@@ -424,10 +425,24 @@ def _work(pipe, others, sandbox):
         end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    _limit_memory()
     with contextlib.suppress(EOFError, OSError):
         while True:
             result = grade_one(pipe.recv(), sandbox)
             pipe.send_bytes(json.dumps(result).encode())
+
+
+def _limit_memory():
+    """What a hand-in's results make of a judge is a MemoryError in one check, not the end of the machine."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    with open("/proc/self/statm") as file:
+        held = int(file.read().split()[5]) * resource.getpagesize()
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    wanted = held + WORKER_MEMORY
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _context():

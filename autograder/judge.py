@@ -11,7 +11,9 @@ import contextlib
 import functools
 import linecache
 import os
+import signal
 import sys
+import threading
 import time
 import types
 from dataclasses import dataclass, field
@@ -521,7 +523,8 @@ class _Session:
         self.ask("seed")
         self.peer.exercise = exercise.name
         try:
-            verdict = judge_function(exercise, self.found[0], guard=False)
+            with _no_longer_than(1.5 * self.timeout):  # what comes back may make the check itself slow
+                verdict = judge_function(exercise, self.found[0], guard=False)
         finally:
             self.peer.exercise = None
         verdict.seconds = round(time.monotonic() - self.begun, 3)
@@ -538,6 +541,25 @@ class _Session:
         if isinstance(gone, Died):
             return f"the process ended ({how}) in the middle"
         return f"the process was ended: {gone}"
+
+
+@contextlib.contextmanager
+def _no_longer_than(seconds):
+    """Raise `Late` in the middle of what takes longer, where the system has alarms and this is the main thread."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(*_):
+        raise Late("its results keep the check too busy")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager

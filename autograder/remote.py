@@ -21,6 +21,7 @@ import torch
 PREFIX = struct.Struct(">IQ")  # bytes of JSON, bytes of tensors
 MOST_JSON = 8 << 20
 MOST_BYTES = 64 << 20
+MOST_NUMBERS = 2_000_000  # in the tensors of a reply: whoever walks over them makes an object of each
 MOST_VALUES = 200_000
 MOST_DEPTH = 60
 MOST_TEXT = 4000  # characters of an exception's message
@@ -118,7 +119,10 @@ class Peer:
     def parameters(self, target):
         """`[(name, tensor, requires_grad)]` of a module of the other end."""
         reply = self._ask(Frame({"do": "parameters", "of": target}))
-        return self._value(reply, self._tensors(reply), "value")
+        rows = self._value(reply, self._tensors(reply), "value")
+        if not isinstance(rows, list) or not all(map(_is_parameter, rows)):
+            raise Gone("it sent no parameters")
+        return rows
 
     def forget(self):
         """Drop the graphs that gradients of the other end's calls would need."""
@@ -148,7 +152,10 @@ class Peer:
         return found
 
     def _tensors(self, frame):
-        return _read(lambda: list(_from_bytes(frame)))
+        tensors = _read(lambda: list(_from_bytes(frame)))
+        if (numbers := sum(tensor.numel() for tensor in tensors)) > MOST_NUMBERS:
+            raise Gone(f"it sent {numbers} numbers at once, at most {MOST_NUMBERS}")
+        return tensors
 
     def _value(self, frame, tensors, key):
         return _read(lambda: _Unpacker(self, tensors).value(frame.tree[key]))
@@ -582,6 +589,10 @@ class _Unpacker:
         return key
 
 
+def _is_parameter(row):
+    return isinstance(row, tuple) and list(map(type, row)) == [str, torch.Tensor, bool]
+
+
 def _read(act):
     """`act()`, which reads what came; whatever is wrong with it ends the connection."""
     try:
@@ -627,6 +638,8 @@ def _from_bytes(frame):
         dtype, size = DTYPES[spec["dtype"]], [_whole(number) for number in spec["size"]]
         stride = [_whole(number) for number in spec["stride"]] if "stride" in spec else None
         count, width = math.prod(size), torch.empty(0, dtype=dtype).element_size()
+        if len(size) > MOST_DEPTH:
+            raise ValueError(f"a tensor of {len(size)} dimensions")
         if stride is not None and count == 0:
             raise ValueError("an empty tensor with strides")
         reach = count if stride is None else _reach(size, stride)

@@ -438,6 +438,38 @@ def area(boxes):
         costs=("smooth_loss",),
         trace="not done after",
     ),
+    harm(
+        "rows without end",
+        "the check walks over the result: each of its numbers becomes a tensor in the judge",
+        """
+        note("ran")
+        def best(boxes, scores, iou_threshold): return torch.zeros(8_000_000, dtype=torch.uint8)
+        """,
+        where="best",
+        costs=("best",),
+        trace=REFUSED,
+    ),
+    harm(
+        "parameters as one tensor",
+        "instead of names and tensors",
+        """
+        import gc, sys
+        note("ran")
+        class Head(nn.Module):
+            def __init__(self, *_): super().__init__()
+            def named_parameters(self, *_, **__): return []
+            def state_dict(self, *_, **__): return torch.zeros(8_000_000, dtype=torch.uint8)
+            def forward(self, maps): return maps
+        remote = sys.modules["autograder.remote"]
+        def answer(self, request):
+            packer = remote._Packer(self)
+            return remote.Frame({"value": packer.tree(torch.zeros(8_000_000, dtype=torch.uint8))}, packer.tensors)
+        remote.Peer._answer_parameters = answer
+        """,
+        where="Head",
+        costs=("Head",),
+        trace=REFUSED,
+    ),
     # Calling the judge back
     harm(
         "a million callbacks",

@@ -339,6 +339,11 @@ def test_broken_replies_end_the_connection(reply):
     assert time.monotonic() - started < 2.5
 
 
+def test_more_numbers_than_a_check_can_walk_over_end_the_connection():
+    with pytest.raises(Gone, match="numbers at once"):
+        answered_by(tensor(bytes(8_000_000), dtype="uint8", size=[8_000_000]))
+
+
 def test_bytes_that_are_neither_true_nor_false_become_true():
     found = answered_by(tensor(bytes([0, 2]), dtype="bool"))
     assert found.tolist() == [False, True] and (found == torch.tensor([False, True])).all()
