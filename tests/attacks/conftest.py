@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from autograder.sandbox import Sandbox, SandboxError
+
 from ..grading.conftest import Graded, hand_in, make_class
 from . import cheats, files, harm, honest, library, protocol
 from .course import LESSON, LIBRARY_LESSON, LIBRARY_POINTS, POINTS
@@ -34,6 +36,16 @@ SECONDS = {"honest": 8.0, "library": 3.0, "harm": 3.0}  # for a cell or an exerc
 TIMEOUT = 2.0
 RIGHT = [f"{place}-bystander" for place in ("!first", "library", "~last")]  # sorted: before, among, after
 BLANK = [f"{place}-blank" for place in ("!first", "library", "~last")]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _isolated():
+    """Attacks are run where they are locked in, or not at all."""
+    try:
+        with Sandbox() as sandbox:
+            sandbox.open()
+    except SandboxError as error:
+        pytest.skip(f"nothing isolates hand-ins here: {error}")
 
 
 class Places:

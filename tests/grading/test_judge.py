@@ -30,7 +30,7 @@ class Shared:
 
 
 @pytest.fixture
-def judge(tmp_path, capsys, monkeypatch, shared_sandbox):
+def judge(tmp_path, capsys, monkeypatch, shared_sandbox, isolated):
     monkeypatch.setattr("autograder.sandbox.Sandbox", lambda **_: Shared(shared_sandbox.sandbox))
 
     def run(*sources, exercise="box_area", options=()):
@@ -45,7 +45,7 @@ def judge(tmp_path, capsys, monkeypatch, shared_sandbox):
     return run
 
 
-def test_the_command_opens_a_sandbox_of_its_own(tmp_path, capfd):
+def test_the_command_opens_a_sandbox_of_its_own(tmp_path, capfd, isolated):
     (tmp_path / "answer.py").write_text("import os\n" + RIGHT.replace("    return", "    assert not os.listdir('.')\n    return"))
     assert main(["judge", "box_area", str(tmp_path / "answer.py")]) == 0
     assert json.loads(capfd.readouterr().out)["passed"]
