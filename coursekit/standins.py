@@ -153,10 +153,11 @@ def nms(boxes, scores, iou_threshold):
 
 def batched_nms(boxes, scores, labels, iou_threshold):
     """torchvision's form that goes class by class; its other one moves the classes apart, and errs where coordinates
-    are negative or lose digits."""
+    are negative or lose digits. Both leave the order of equal scores open, hence the sorting."""
     from torchvision.ops.boxes import _batched_nms_vanilla
 
-    return _batched_nms_vanilla(boxes, scores, labels, iou_threshold)
+    kept = _batched_nms_vanilla(boxes, scores, labels, iou_threshold).sort().values
+    return kept[scores[kept].argsort(descending=True, stable=True)]
 
 
 STANDINS = {

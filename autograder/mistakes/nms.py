@@ -112,6 +112,12 @@ MISTAKES = {
             edits=((SORTED, "order = scores.argsort(stable=True).flip(0)"),),
         ),
         Mistake(
+            "a sort that is not stable",
+            "of boxes with the same score another one than the first came first: a sort may mix equal values unless it "
+            "is told to be stable",
+            edits=((SORTED, "order = scores.argsort(descending=True)"),),
+        ),
+        Mistake(
             "equal scores all at once",
             "boxes that score as much as the best one all stayed: they are visited one after the other, too",
             edits=((REST, "        order = order[(iou[best, order] <= iou_threshold) | (scores[order] == scores[best])]\n"),),
@@ -272,6 +278,12 @@ MISTAKES = {
             edits=((RANKED, "return kept[scores[kept].argsort(stable=True).flip(0)]"),),
         ),
         Mistake(
+            "a sort that is not stable",
+            "of boxes with the same score another one than the first came first: a sort may mix equal values unless it "
+            "is told to be stable",
+            edits=((RANKED, "return kept[scores[kept].argsort(descending=True)]"),),
+        ),
+        Mistake(
             "equal scores in the order of the classes",
             "of equal scores the smaller class came first: in a tie the smaller index wins",
             edits=((RANKED, "kept = kept[labels[kept].argsort(stable=True)]\n    " + RANKED),),
@@ -427,11 +439,6 @@ MISTAKES = {
             "times sigma",
             "this is exp(-IoU² · sigma): the slides divide by sigma",
             edits=(("** 2) / sigma", "** 2) * sigma"),),
-        ),
-        Mistake(
-            "IoU over sigma, then squared",
-            "this is exp(-(IoU / sigma)²): only the IoU is squared",
-            edits=(("-(iou[best] ** 2) / sigma", "-((iou[best] / sigma) ** 2)"),),
         ),
         Mistake(
             "sigma is always 0.5",
