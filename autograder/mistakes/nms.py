@@ -118,6 +118,17 @@ MISTAKES = {
             edits=((SORTED, "order = scores.argsort(descending=True)"),),
         ),
         Mistake(
+            "the larger of equal scores",
+            "of boxes with the same score the larger one came first: the smaller index wins, sizes do not matter",
+            edits=(
+                (
+                    SORTED,
+                    "order = (boxes[:, 2:] - boxes[:, :2]).prod(1).argsort(descending=True, stable=True)\n"
+                    "    order = order[scores[order].argsort(descending=True, stable=True)]",
+                ),
+            ),
+        ),
+        Mistake(
             "equal scores all at once",
             "boxes that score as much as the best one all stayed: they are visited one after the other, too",
             edits=((REST, "        order = order[(iou[best, order] <= iou_threshold) | (scores[order] == scores[best])]\n"),),
