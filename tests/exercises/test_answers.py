@@ -151,6 +151,8 @@ UNFIT = {
     "match_anchors": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
     "mine_hard_negatives": {name: "it gives booleans" for name in ("returns_double", "returns_single", "a_little_off")},
     "ssd_loss": {"rows_in_reverse": "it gives two scalars"},
+    "nms": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
+    "batched_nms": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
 }
 
 
