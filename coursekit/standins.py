@@ -232,4 +232,18 @@ LIBRARY = {
         "torchvision.models.detection.roi_heads.RoIHeads.postprocess_detections",
     ),
     "nms": ("torchvision.ops.boxes.nms", "torch.ops.torchvision.nms"),
+    "match_detections": (
+        "pycocotools.cocoeval.COCOeval",
+        "coursekit.evaluation.run_pycocotools",
+    ),
+    "coco101_ap": (
+        "pycocotools.cocoeval.COCOeval",
+        "coursekit.evaluation.run_pycocotools",
+    ),
+    "mean_ap": (
+        "pycocotools.cocoeval.COCOeval",
+        "coursekit.evaluation.run_pycocotools",
+        "coursekit.evaluation.evaluate_detections",
+        "coursekit.evaluation.evaluate",
+    ),
 }
