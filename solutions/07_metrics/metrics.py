@@ -834,10 +834,10 @@ def plain_ap(precision, recall, steps):
     return sum(best) / (steps + 1)
 
 
-for found in (1, 2, 6, 7, 9, 10):
-    exact = torch.arange(1, found + 1, dtype=torch.float64) / 10
-    same(voc11_ap(torch.ones(found, dtype=torch.float64), exact), (found + 1) / 11,
-         f"{found} of 10 objects found, and nothing wrong")
+for hits in (1, 2, 6, 7, 9, 10):
+    exact = torch.arange(1, hits + 1, dtype=torch.float64) / 10
+    same(voc11_ap(torch.ones(hits, dtype=torch.float64), exact), (hits + 1) / 11,
+         f"{hits} of 10 objects found, and nothing wrong")
 same(voc11_ap(torch.tensor([0.0, 0, 0]), torch.tensor([0.0, 0, 0])), 0, "three detections, all wrong")
 same(voc11_ap(torch.tensor([0, 1 / 2, 1 / 3]), torch.tensor([0, 1 / 12, 1 / 12])), 0.5 / 11,
      "one of 12 objects found, at rank 2: only level 0 is reached, with precision 1/2")
@@ -988,10 +988,10 @@ def plain_coco(precision, recall):
     return sum(best) / 101
 
 
-for found in (1, 6, 29, 58, 71, 100):  # not one of the ten levels at which pycocotools is a rounding too high
-    exact = torch.arange(1, found + 1, dtype=torch.float64) / 100
-    same(coco101_ap(torch.ones(found, dtype=torch.float64), exact), (found + 1) / 101,
-         f"{found} of 100 objects found, and nothing wrong")
+for hits in (1, 6, 29, 58, 71, 100):  # not one of the ten levels at which pycocotools is a rounding too high
+    exact = torch.arange(1, hits + 1, dtype=torch.float64) / 100
+    same(coco101_ap(torch.ones(hits, dtype=torch.float64), exact), (hits + 1) / 101,
+         f"{hits} of 100 objects found, and nothing wrong")
 same(coco101_ap(torch.tensor([0.0, 0, 0]), torch.tensor([0.0, 0, 0])), 0, "three detections, all wrong, at 101 levels")
 same(coco101_ap(torch.tensor([0, 1 / 2, 1 / 3]), torch.tensor([0, 1 / 120, 1 / 120])), 0.5 / 101,
      "one of 120 objects found, at rank 2: only level 0 is reached")
