@@ -76,7 +76,7 @@ def match_detections__as_pycocotools(detections, truths, iou_threshold=0.5):
         ignore = truth["ignore"] if "ignore" in truth else torch.zeros(len(truth["boxes"])).bool()
         order = torch.argsort(ignore.int(), stable=True)
         boxes, ignore = truth["boxes"][order], ignore[order].tolist()
-        table = torch.where(torch.tensor(ignore, dtype=torch.bool), _inside(one["boxes"], boxes), box_iou(one["boxes"], boxes))
+        table = torch.where(torch.tensor(ignore, dtype=torch.bool), _inside(one["boxes"], boxes), box_iou(one["boxes"], boxes).nan_to_num(0))
         matched = [False] * len(boxes)
         for d in torch.argsort(-one["scores"], stable=True).tolist():
             best, limit = -1, iou_threshold
