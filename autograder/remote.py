@@ -614,7 +614,7 @@ def _to_bytes(tensor):
         reach = _reach(flat.shape, flat.stride())
         if reach <= flat.numel():  # a repeated or a turned tensor; what lies in the gaps of others stays here
             flat = flat.as_strided((reach,), (1,))
-    flat = flat.reshape(-1)
+    flat = flat.reshape(-1).contiguous()  # every fifth number of a row, say, is one dimension already
     if flat.numel() == 1:  # its stride may be anything
         flat = flat.as_strided((1,), (1,))
     return spec, flat.view(torch.uint8).numpy().tobytes() if flat.numel() else b""
