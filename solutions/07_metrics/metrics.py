@@ -2,11 +2,12 @@
 r"""
 # 7 · Metrics: how good is a detector?
 
-A detector gives a list of boxes, each with a class and a score. A person gives another list, of true boxes. One
-number is to say how well the first list matches the second. It must fall when an object is missed, when there is
-a false alarm, when one object is reported twice and when a box is badly placed. And it must not depend on a
-threshold that somebody chose. That number is **average precision**, AP, and every table of every detection paper
-is made of it. In this lesson we build it, until it agrees with the official program to six digits.
+A detector gives a list of boxes, each with a class and a score. A person gives another list, of true boxes.
+One number is to say how well the first list matches the second. It must fall when an object is missed, when
+there is a false alarm, when one object is reported twice and when a box is badly placed. And it must not
+depend on a threshold that somebody chose. That number is **average precision**, AP, and every table of every
+detection paper is made of it. In this lesson we build it, until it agrees with the official program to six
+digits.
 
 | | gives | minutes |
 | --- | --- | --- |
@@ -16,12 +17,14 @@ is made of it. In this lesson we build it, until it agrees with the official pro
 | `voc11_ap`, `area_ap`, `coco101_ap` | the three definitions of AP in use | about 30 |
 | `mean_ap` | AP over classes and IoU thresholds | about 20 |
 
-With two written questions and the reading this takes about two and a quarter hours. It needs `box_iou` of lesson 1.
+With two written questions and the reading this takes about two and a quarter hours. It needs `box_iou` of
+lesson 1.
 
-**Conventions.** A box is `xyxy` = `(x1, y1, x2, y2)`, in pixels, x to the right, y down, and no `+ 1` anywhere.
-Labels are `1..K`. What is known of an image is a dict: `boxes` `[M, 4]`, `labels` `[M]` and, if there are any,
-`ignore`, bool `[M]`. What a detector says of it is a dict too: `boxes` `[N, 4]`, `scores` `[N]`, `labels` `[N]`. A data
-set is a list of such dicts, an image each. An image without objects, or without detections, is an ordinary image.
+**Conventions.** A box is `xyxy` = `(x1, y1, x2, y2)`, in pixels, x to the right, y down, and no `+ 1`
+anywhere. Labels are `1..K`. What is known of an image is a dict: `boxes` `[M, 4]`, `labels` `[M]` and, if
+there are any, `ignore`, bool `[M]`. What a detector says of it is a dict too: `boxes` `[N, 4]`, `scores`
+`[N]`, `labels` `[N]`. A data set is a list of such dicts, an image each. An image without objects, or without
+detections, is an ordinary image.
 """
 
 # %% setup=true
@@ -55,10 +58,11 @@ def in_double(images):
 
 # %% [markdown]
 r"""
-This is what we are going to compute. We need a detector; for most of the lesson a *pretended* one will do. It moves and
-resizes the true boxes a little, misses some (mostly small ones), finds some twice, and invents others. It is not clever, but
-we know exactly what it does wrong, so we can see what a metric makes of it. Above, four scenes with true and pretended boxes;
-below, the curve that says how good it is, for each class, drawn by the official program. At the end it will be yours.
+This is what we are going to compute. We need a detector; for most of the lesson a *pretended* one will do. It
+moves and resizes the true boxes a little, misses some (mostly small ones), finds some twice, and invents
+others. It is not clever, but we know exactly what it does wrong, so we can see what a metric makes of it.
+Above, four scenes with true and pretended boxes; below, the curve that says how good it is, for each class,
+drawn by the official program. At the end it will be yours.
 """
 
 
@@ -87,9 +91,10 @@ def pretend(data, seed=0, invented=1, spread=0.06, keep=1):
         corner = torch.rand(count, 2, generator=whims) * size * 0.8
         junk = torch.cat([corner, corner + 10 + 25 * torch.rand(count, 2, generator=whims)], dim=1)
         wrong = torch.randint(1, len(data.classes) + 1, (count,), generator=whims)
-        parts = [(near(boxes[seen], spread), labels[seen], 0.3, 0.7), (near(boxes[twice], 2 * spread), labels[twice], 0.1, 0.6),
-                 (junk, wrong, 0.0, 0.6)]  # fmt: skip
-        scores = [low + high * torch.rand(len(part), generator=whims if part is junk else dice) for part, _, low, high in parts]
+        parts = [(near(boxes[seen], spread), labels[seen], 0.3, 0.7),
+                 (near(boxes[twice], 2 * spread), labels[twice], 0.1, 0.6), (junk, wrong, 0.0, 0.6)]  # fmt: skip
+        scores = [low + high * torch.rand(len(part), generator=whims if part is junk else dice)
+                  for part, _, low, high in parts]  # fmt: skip
         found.append({"boxes": torch.cat([part for part, *_ in parts]).clamp(0, size),
                       "labels": torch.cat([kind for _, kind, *_ in parts]), "scores": torch.cat(scores)})  # fmt: skip
     return found
@@ -108,9 +113,9 @@ with plot.figure(alt, width=7, height=3.4) as ax:
 r"""
 ## The example of this lesson
 
-Two images with four objects (green) and four detections (orange, with their scores). All are of one class. It is
-small enough for paper, and it goes with us to the end. Look for the object with two detections, and for the one with
-none.
+Two images with four objects (green) and four detections (orange, with their scores). All are of one class. It
+is small enough for paper, and it goes with us to the end. Look for the object with two detections, and for
+the one with none.
 """
 
 # %%
@@ -143,18 +148,19 @@ with plot.figure(alt, width=8.5, height=3.2, columns=2) as axes:
 r"""
 ## A first measure: mIoU
 
-The slides begin with the **mean IoU**: for each true box the best that any detection reaches, and of this the mean.
+The slides begin with the **mean IoU**: for each true box the best that any detection reaches, and of this the
+mean.
 
 $$mIoU = \frac{1}{n_{box}} \sum_{i \in \{1, \dots, n_{box}\}} \; \max_{j \in \{1, \dots, n_{pred}\}} IoU(b_i, d_j)$$
 
-In the example the best IoUs are 840 / 960 = 0.875 for the left object of image 0, 840 / 956 = 0.879 for the right one,
-0 for the small one, and 1080 / 1200 = 0.9 in image 1: mIoU = 2.654 / 4 = 0.663.
+In the example the best IoUs are 840 / 960 = 0.875 for the left object of image 0, 840 / 956 = 0.879 for the
+right one, 0 for the small one, and 1080 / 1200 = 0.9 in image 1: mIoU = 2.654 / 4 = 0.663.
 
 The formula leaves four things open. We settle them so:
 
 * A detection counts for objects of **its own image** only.
-* $n_{box}$ counts the objects of **all images**. Averaging inside each image first would give 0.585 and 0.9, mean 0.742:
-  a lone object would weigh as much as three in a crowd.
+* $n_{box}$ counts the objects of **all images**. Averaging inside each image first would give 0.585 and 0.9,
+  mean 0.742: a lone object would weigh as much as three in a crowd.
 * An object of an image without any detection has a best IoU of **0**. It is not left out.
 * Class, score and `ignore`: the formula does not know them, so neither does the function.
 
@@ -162,8 +168,8 @@ The formula leaves four things open. We settle them so:
 
 *About 10 minutes, easy.*
 
-Write `mean_iou(truth, detections)`. Both are lists with a dict for each image; use their `boxes`, `[M, 4]` and `[N, 4]`.
-Give one number. If there is no true box at all, give 0.
+Write `mean_iou(truth, detections)`. Both are lists with a dict for each image; use their `boxes`, `[M, 4]`
+and `[N, 4]`. Give one number. If there is no true box at all, give 0.
 
 <details><summary>Hint</summary>
 <code>box_iou(boxes1, boxes2)</code> gives [M, N]. The best along a row is <code>amax(dim=1)</code>, which fails when a row
@@ -237,13 +243,16 @@ def random_boxes(count):
 
 many = [{"boxes": random_boxes(count)} for count in (3, 0, 5, 1, 2, 7)]
 seen = [{"boxes": random_boxes(count)} for count in (4, 2, 3, 0, 6, 11)]
-same(mean_iou(many, seen), plain_miou(many, seen), "six random images with 0 to 7 objects and 0 to 11 detections")
+same(mean_iou(many, seen), plain_miou(many, seen),
+     "six random images with 0 to 7 objects and 0 to 11 detections")
 difference = float(mean_iou(in_double(many), in_double(seen))) - plain_miou(in_double(many), in_double(seen))
 same(difference, 0.0, "what is off in float64, where ten digits are right", rtol=0, atol=1e-10)
 same(mean_iou(many, many), 1, "detections that are the true boxes")
-same(mean_iou(seen, many), plain_miou(seen, many), "truth and detections exchanged: an image without objects adds nothing")
+same(mean_iou(seen, many), plain_miou(seen, many),
+     "truth and detections exchanged: an image without objects adds nothing")
 same(mean_iou([alone, alone], [detected(), detected()]), 0, "a detector that finds nothing")
-same(mean_iou([annotated(), annotated()], [seen_alone, detected()]), 0, "no objects at all: 0, and no division by zero")
+same(mean_iou([annotated(), annotated()], [seen_alone, detected()]), 0,
+     "no objects at all: 0, and no division by zero")
 same(mean_iou([], []), 0, "no images at all")
 same(mean_iou([alone, annotated([0, 0, 20, 30])], [detected([0.9, 0, 0, 20, 30]), detected([0.8, 20, 10, 50, 50])]), 0,
      "each detection lies on the object of the other image")
@@ -255,9 +264,9 @@ same(mean_iou([{**alone, "labels": torch.tensor([2])}], [{**seen_alone, "labels"
 
 # %% [markdown]
 r"""
-What is wrong with mIoU? It looks only from the objects' side. Let the pretended detector invent more and more boxes. In the
-figure, mIoU *rises*: among many boxes one will lie on a missed object. Whoever reports everything everywhere has the best
-mIoU.
+What is wrong with mIoU? It looks only from the objects' side. Let the pretended detector invent more and more
+boxes. In the figure, mIoU *rises*: among many boxes one will lie on a missed object. Whoever reports
+everything everywhere has the best mIoU.
 """
 
 # %%
@@ -274,22 +283,22 @@ print(f"a hundred false alarms an image, and mIoU has risen: {values[-1] > value
 r"""
 ## Right or wrong, for every detection
 
-So we look from the detections' side. Each is either a **true positive** (TP): it found an object, or a **false
-positive** (FP): it did not. An object that nobody found is a **false negative** (FN). (There are no true negatives: who
-would count the boxes that were rightly not drawn?)
+So we look from the detections' side. Each is either a **true positive** (TP): it found an object, or a
+**false positive** (FP): it did not. An object that nobody found is a **false negative** (FN). (There are no
+true negatives: who would count the boxes that were rightly not drawn?)
 
 A detection finds an object if their IoU is **at least** a threshold, for VOC 0.5. Three rules make this fair:
 
 1. **The surest first.** Detections are served in the order of their scores.
-2. **An object is found once.** It belongs to the first detection that takes it. A second one on the same object, a
-   duplicate, is a *false positive*: it claims an object that is not there.
-3. **The best that is free.** A detection takes, of the objects of its image that are still free, the one with the highest
-   IoU. (So does COCO. VOC's program takes the object with the highest IoU, free or not; if that is taken, the detection
-   is wrong, though another object may be near.)
+2. **An object is found once.** It belongs to the first detection that takes it. A second one on the same
+   object, a duplicate, is a *false positive*: it claims an object that is not there.
+3. **The best that is free.** A detection takes, of the objects of its image that are still free, the one with
+   the highest IoU. (So does COCO. VOC's program takes the object with the highest IoU, free or not; if that
+   is taken, the detection is wrong, though another object may be near.)
 
-Matching happens inside each image. The list that comes out is **one for the whole data set**, sorted by score, since a
-detector that is sure of its mistakes in one image and unsure of its hits in another has a bad ranking, and only a common
-list shows it. In our example:
+Matching happens inside each image. The list that comes out is **one for the whole data set**, sorted by
+score, since a detector that is sure of its mistakes in one image and unsure of its hits in another has a bad
+ranking, and only a common list shows it. In our example:
 
 | rank | score | image | IoU | |
 | --- | --- | --- | --- | --- |
@@ -302,14 +311,14 @@ TP, FP, TP, TP of 4 objects: this is the second table of the slides, the one wit
 
 ### What nobody wants to judge
 
-Annotators mark regions that are to be **ignored**: "a crowd of people" in COCO (`iscrowd`), "difficult" objects in VOC.
-To miss one is no error, and to find one is no merit. COCO does it so, and so do we:
+Annotators mark regions that are to be **ignored**: "a crowd of people" in COCO (`iscrowd`), "difficult"
+objects in VOC. To miss one is no error, and to find one is no merit. COCO does it so, and so do we:
 
 * Ignored boxes are no objects: nobody needs to find them, and they are not counted.
 * A detection that found no object, and lies in an ignored box, **leaves the list**: it is neither TP nor FP.
-* "Lies in" is not IoU, for a person in a crowd is much smaller than the crowd. It is the part of the *detection's* area
-  that lies inside: intersection / area of the detection ≥ the same threshold. Any number of detections may lie in one
-  crowd. `share_inside` below gives this part for every pair.
+* "Lies in" is not IoU, for a person in a crowd is much smaller than the crowd. It is the part of the
+  *detection's* area that lies inside: intersection / area of the detection ≥ the same threshold. Any number
+  of detections may lie in one crowd. `share_inside` below gives this part for every pair.
 """
 
 
@@ -328,17 +337,18 @@ r"""
 
 *About 30 minutes, of medium difficulty.*
 
-Write `match_detections(detections, truths, iou_threshold=0.5)`. Both are lists with a dict for each image: `boxes [N, 4]`
-and `scores [N]`; `boxes [M, 4]` and perhaps `ignore`, bool `[M]`. All are of one class, so look at no labels. Give a pair:
-`scores [D]`, the highest first, and `tp`, bool `[D]`, over all images, where `D` counts the detections that stay.
+Write `match_detections(detections, truths, iou_threshold=0.5)`. Both are lists with a dict for each image:
+`boxes [N, 4]` and `scores [N]`; `boxes [M, 4]` and perhaps `ignore`, bool `[M]`. All are of one class, so
+look at no labels. Give a pair: `scores [D]`, the highest first, and `tp`, bool `[D]`, over all images, where
+`D` counts the detections that stay.
 
 * IoU **at least** the threshold is enough. Of objects with the same IoU the first is taken.
 * Detections with the same score keep their order: image by image, and row by row in an image.
 * No detections at all: two empty tensors.
 
 <details><summary>Hint</summary>
-One image first: go through <code>scores.argsort(descending=True, stable=True)</code>, and remember in a bool tensor which
-objects are free. Ignored ones never are. Then join the images and sort once more.
+One image first: go through <code>scores.argsort(descending=True, stable=True)</code>, and remember in a bool
+tensor which objects are free. Ignored ones never are. Then join the images and sort once more.
 </details>
 """
 
@@ -392,7 +402,8 @@ left_right = annotated([10, 10, 40, 40], [60, 20, 90, 50], [44, 4, 56, 16])
 alone = annotated([20, 10, 50, 50])
 thrice = detected([0.9, 12, 10, 42, 40], [0.8, 10, 14, 40, 44], [0.6, 60, 22, 92, 50])
 once = detected([0.7, 20, 10, 50, 46])
-same(match_detections([once], [alone]), (torch.tensor([0.7]), torch.tensor([True])), "one object, found with IoU 0.9")
+same(match_detections([once], [alone]), (torch.tensor([0.7]), torch.tensor([True])),
+     "one object, found with IoU 0.9")
 same(match_detections([thrice, once], [left_right, alone]),
      (torch.tensor([0.9, 0.8, 0.7, 0.6]), torch.tensor([True, False, True, True])),
      "the example: a duplicate is wrong, and 0.7 of image 1 stands before 0.6 of image 0")
@@ -406,9 +417,11 @@ same(match_detections([rising], [left_right]), (torch.tensor([0.8, 0.3]), torch.
      "the surer detection has the object, though it comes later in its image")
 ### BEGIN HIDDEN TESTS
 nothing = (torch.zeros(0), torch.zeros(0, dtype=torch.bool))
-same(match_detections([detected(), detected()], [left_right, alone]), nothing, "nothing was detected: empty scores and tp")
+same(match_detections([detected(), detected()], [left_right, alone]), nothing,
+     "nothing was detected: empty scores and tp")
 same(match_detections([], []), nothing, "no images at all")
-same(match_detections([thrice, once], [annotated(), annotated()])[1], [False] * 4, "no objects: all detections are wrong")
+same(match_detections([thrice, once], [annotated(), annotated()])[1], [False] * 4,
+     "no objects: all detections are wrong")
 same(match_detections([thrice, detected()], [annotated(), alone])[0], [0.9, 0.8, 0.6],
      "an image without objects keeps its detections, one without detections adds none")
 same(match_detections([thrice, once], [alone, left_right])[1], [False] * 4,
@@ -426,16 +439,20 @@ same(match_detections([nearest], [pair], 0.45)[1], [True, True],
 far = detected([0.9, 50, 50, 60, 60], [0.8, 27, 0, 47, 20])
 same(match_detections([far], [pair])[1], [False, False], "touching or far detections find nothing")
 echoes = detected([0.5, 0, 0, 20, 20], [0.6, 1, 0, 21, 20], [0.7, 0, 1, 20, 21], [0.4, 8, 0, 28, 20])
-same(match_detections([echoes], [pair], 0.6)[1], [True, False, False, True], "three detections on one object: one is right")
+same(match_detections([echoes], [pair], 0.6)[1], [True, False, False, True],
+     "three detections on one object: one is right")
 level = detected([0.5, 70, 0, 90, 20], [0.5, 0, 0, 20, 20], [0.5, 8, 0, 28, 20])
 same(match_detections([level, once, level], [pair, alone, annotated()], 0.6)[1],
      [True, False, True, True, False, False, False],
      "equal scores stay in the order of images and rows")
 tenths = annotated([0, 0, 10, 10])
 ladder = detected([0.9, 0, 0, 10, 5.5], [0.8, 0, 0, 10, 6], [0.7, 0, 0, 10, 7])
-same(match_detections([ladder], [tenths], 0.55)[1], [True, False, False], "IoU 0.55 with a threshold of 0.55: enough, and taken")
-same(match_detections([ladder], [tenths], 0.65)[1], [False, False, True], "of IoU 0.55, 0.6 and 0.7 only the last is above 0.65")
-same(match_detections([detected([0.9, 0, 0, 10, 10])], [tenths], 1.0)[1], [True], "a threshold of 1, and a perfect box")
+same(match_detections([ladder], [tenths], 0.55)[1], [True, False, False],
+     "IoU 0.55 with a threshold of 0.55: enough, and taken")
+same(match_detections([ladder], [tenths], 0.65)[1], [False, False, True],
+     "of IoU 0.55, 0.6 and 0.7 only the last is above 0.65")
+same(match_detections([detected([0.9, 0, 0, 10, 10])], [tenths], 1.0)[1], [True],
+     "a threshold of 1, and a perfect box")
 line = detected([0.9, 5, 5, 5, 9], [0.8, 0, 0, 10, 9])
 same(match_detections([line], [annotated([5, 5, 5, 9], [0, 0, 10, 10])])[1], [False, True],
      "boxes without area overlap nothing")
@@ -468,8 +485,10 @@ def crowded(count, scored=False):
 
 crowds = [crowded(count) for count in (4, 0, 7, 1, 5)]
 seen = [crowded(count, scored=True) for count in (9, 3, 14, 0, 6)]
-same(match_detections(seen, crowds), plain_matching(seen, crowds, 0.5), "five random images, IoU 0.5, float32")
-same(match_detections(seen, crowds, 0.3), plain_matching(seen, crowds, 0.3), "five random images, IoU 0.3: many rivals")
+same(match_detections(seen, crowds), plain_matching(seen, crowds, 0.5),
+     "five random images, IoU 0.5, float32")
+same(match_detections(seen, crowds, 0.3), plain_matching(seen, crowds, 0.3),
+     "five random images, IoU 0.3: many rivals")
 fine = in_double(seen), in_double(crowds)
 scores, tp = plain_matching(*fine, 0.4)
 same(match_detections(*fine, 0.4), (scores.double(), tp), "five random images, IoU 0.4, float64")
@@ -484,7 +503,8 @@ same(match_detections([inside], [group]), (torch.tensor([0.8, 0.6]), torch.tenso
 edge = detected([0.9, 30, 0, 50, 20], [0.8, 29, 20, 49, 40], [0.7, 31, 40, 51, 60])
 same(match_detections([edge], [group])[0], [0.8],
      "half of the box inside is enough, 9 of 20 pixels are not, 11 are")
-same(match_detections([edge], [group], 0.55)[0], [0.9, 0.8], "at a threshold of 0.55 half of the box inside is not enough")
+same(match_detections([edge], [group], 0.55)[0], [0.9, 0.8],
+     "at a threshold of 0.55 half of the box inside is not enough")
 on_both = annotated([0, 0, 30, 30], [0, 0, 80, 60], ignore=[False, True])
 rivals = detected([0.9, 0, 0, 30, 27], [0.8, 0, 0, 30, 30], [0.7, 2, 0, 30, 30])
 same(match_detections([rivals], [on_both]), (torch.tensor([0.9]), torch.tensor([True])),
@@ -492,15 +512,19 @@ same(match_detections([rivals], [on_both]), (torch.tensor([0.9]), torch.tensor([
 same(match_detections([rivals], [{**on_both, "boxes": on_both["boxes"].flip(0), "ignore": on_both["ignore"].flip(0)}]),
      (torch.tensor([0.9]), torch.tensor([True])), "the same, and the crowd comes first")
 twins = annotated([0, 0, 30, 30], [0, 0, 30, 30], ignore=[True, False])
-same(match_detections([detected([0.9, 0, 0, 30, 30])], [twins])[1], [True], "an object and an ignored box in one place: found")
+same(match_detections([detected([0.9, 0, 0, 30, 30])], [twins])[1], [True],
+     "an object and an ignored box in one place: found")
 everything = annotated([0, 0, 100, 60], ignore=[True])
-same(match_detections([inside, inside], [everything, group])[0], [0.8, 0.6], "an image that is all crowd adds nothing")
+same(match_detections([inside, inside], [everything, group])[0], [0.8, 0.6],
+     "an image that is all crowd adds nothing")
 same(match_detections([inside], [everything]), (torch.zeros(0), torch.zeros(0, dtype=torch.bool)),
      "all detections lie in a crowd: empty scores and tp")
 nobody = annotated([0, 0, 30, 30], [0, 40, 30, 60], ignore=[False, False])
-same(match_detections([inside], [nobody])[1], [False, True, False, True], "`ignore` is there, but nothing is ignored")
+same(match_detections([inside], [nobody])[1], [False, True, False, True],
+     "`ignore` is there, but nothing is ignored")
 flat = detected([0.9, 50, 10, 50, 30], [0.8, 60, 10, 60, 10])
-same(match_detections([flat], [group])[1], [False, False], "a box without area lies in nothing: wrong, and no NaN")
+same(match_detections([flat], [group])[1], [False, False],
+     "a box without area lies in nothing: wrong, and no NaN")
 same(match_detections([inside, detected([0.75, 1, 0, 30, 30])], [everything, annotated([0, 0, 30, 30])])[1], [True],
      "one image has `ignore`, the next has none")
 
@@ -523,10 +547,12 @@ corner = torch.rand(2, 24, 2, generator=generator) * torch.tensor([60.0, 30])
 boxes = torch.cat([corner, corner + 15 + 15 * torch.rand(2, 24, 2, generator=generator)], 2)
 masked = {"boxes": boxes[0, :11], "ignore": torch.rand(11, generator=generator) < 0.4}
 busy = {"boxes": boxes[1], "scores": torch.rand(24, generator=generator)}
-same(match_detections([busy], [masked]), plain_ignoring(busy, masked, 0.5), "24 random detections, 11 boxes, some ignored")
+same(match_detections([busy], [masked]), plain_ignoring(busy, masked, 0.5),
+     "24 random detections, 11 boxes, some ignored")
 same(match_detections([busy], [masked], 0.7), plain_ignoring(busy, masked, 0.7),
      "24 random detections, 11 boxes, some ignored, threshold 0.7")
-same(match_detections(in_double([busy]), in_double([masked]))[0], in_double([{"s": plain_ignoring(busy, masked, 0.5)[0]}])[0]["s"],
+expected = plain_ignoring(busy, masked, 0.5)
+same(match_detections(in_double([busy]), in_double([masked])), (expected[0].double(), expected[1]),
      "24 random detections, 11 boxes, some ignored, float64")
 ### END HIDDEN TESTS
 
@@ -557,8 +583,8 @@ with plot.figure(alt, width=8.5, height=3.2, columns=2) as axes:
 r"""
 ## Precision and recall
 
-Cut the list somewhere and throw away what is below. How many of the detections above the cut are right, and how many
-of the objects are found?
+Cut the list somewhere and throw away what is below. How many of the detections above the cut are right, and
+how many of the objects are found?
 
 $$precision = \frac{tp}{tp + fp} = \frac{\text{right detections}}{\text{all detections above the cut}} \qquad
 recall = \frac{tp}{tp + fn} = \frac{\text{objects found}}{\text{all objects}}$$
@@ -581,17 +607,17 @@ And the second, our example:
 | 3 | TP | 2/3 = 0.67 | 2/4 = 0.5 |
 | 4 | TP | 3/4 = 0.75 | 3/4 = 0.75 |
 
-Recall never falls on the way down; the number of objects below the fraction line is always the same. Precision falls with
-every FP and rises with every TP. The number of objects cannot be seen in the list of detections (the small object is in no
-row), so the function must be told.
+Recall never falls on the way down; the number of objects below the fraction line is always the same.
+Precision falls with every FP and rises with every TP. The number of objects cannot be seen in the list of
+detections (the small object is in no row), so the function must be told.
 
 ### Exercise: `precision_recall`
 
 *About 10 minutes, easy.*
 
-Write `precision_recall(scores, tp, truths)`. `scores [D]` and `tp`, bool `[D]`, belong together and may come in *any*
-order; `truths` is the number of objects. Give `precision [D]` and `recall [D]`, after the first, the first two, … of the
-detections, the surest first; in the dtype of `scores`. With no objects recall is 0.
+Write `precision_recall(scores, tp, truths)`. `scores [D]` and `tp`, bool `[D]`, belong together and may come
+in *any* order; `truths` is the number of objects. Give `precision [D]` and `recall [D]`, after the first, the
+first two, … of the detections, the surest first; in the dtype of `scores`. With no objects recall is 0.
 
 <details><summary>Hint</summary>
 <code>cumsum</code> of the sorted <code>tp</code> counts the right ones down to each rank. What is <code>tp + fp</code> at rank 3?
@@ -633,8 +659,10 @@ same(precision_recall(torch.tensor([0.6, 0.9, 0.8]), torch.tensor([True, True, F
 ### BEGIN HIDDEN TESTS
 same(precision_recall(torch.zeros(0), torch.zeros(0, dtype=torch.bool), 3), (torch.zeros(0), torch.zeros(0)),
      "no detections: two empty tensors")
-same(precision_recall(falling, ~mixed & mixed, 0), (torch.zeros(4), torch.zeros(4)), "no objects: recall 0, no NaN")
-same(precision_recall(falling, ~mixed & mixed, 7), (torch.zeros(4), torch.zeros(4)), "all detections are wrong")
+same(precision_recall(falling, ~mixed & mixed, 0), (torch.zeros(4), torch.zeros(4)),
+     "no objects: recall 0, no NaN")
+same(precision_recall(falling, ~mixed & mixed, 7), (torch.zeros(4), torch.zeros(4)),
+     "all detections are wrong")
 same(precision_recall(torch.zeros(0), torch.zeros(0, dtype=torch.bool), 0), (torch.zeros(0), torch.zeros(0)),
      "no detections and no objects")
 same(precision_recall(torch.tensor([0.3]), torch.tensor([True]), 1), (torch.tensor([1.0]), torch.tensor([1.0])), "one of one")
@@ -669,10 +697,11 @@ same(precision_recall(crowd, torch.ones(300, dtype=torch.bool), 300)[1][-1], 1.0
 
 # %% [markdown]
 r"""
-In the figure the second table grows, one detection at a time. Look at how an FP makes the line drop straight down
-(recall stays), and a TP moves it to the right and up. So the line has teeth. The dashed line above it is the **envelope**:
-at each recall the *highest* precision that is reached at this recall **or any higher one**. It says: who wants to find half
-of the objects may as well go on to three quarters, and has 0.75 right instead of 0.67.
+In the figure the second table grows, one detection at a time. Look at how an FP makes the line drop straight
+down (recall stays), and a TP moves it to the right and up. So the line has teeth. The dashed line above it is
+the **envelope**: at each recall the *highest* precision that is reached at this recall **or any higher one**.
+It says: who wants to find half of the objects may as well go on to three quarters, and has 0.75 right instead
+of 0.67.
 """
 
 # %%
@@ -711,24 +740,25 @@ with plot.figure(alt, width=10, height=2.9, columns=4, sharey=True) as axes:
 r"""
 ## Average precision
 
-AP is the **average of the envelope over recall from 0 to 1**. Where a recall is never reached (here beyond 0.75, since one
-object was missed) the precision there is 0. So AP falls with wrong detections, which lower the envelope, *and* with missed
-objects, which cut it off; and there is no threshold in it. It remains to say what "average" means, and there are three
-answers in use:
+AP is the **average of the envelope over recall from 0 to 1**. Where a recall is never reached (here beyond
+0.75, since one object was missed) the precision there is 0. So AP falls with wrong detections, which lower
+the envelope, *and* with missed objects, which cut it off; and there is no threshold in it. It remains to say
+what "average" means, and there are three answers in use:
 
 * **VOC 2007, 11 points.** The mean of the envelope at recall 0, 0.1, …, 1.0:
 
 $$AP = \frac{1}{11} \sum_{r \in \{0, 0.1, \dots, 1.0\}} P_r, \qquad P_r = \max_{\tilde r \ge r} precision(\tilde r)$$
 
-* **All points**, VOC from 2010 on: the area under the envelope, $\sum_k (r_k - r_{k-1})\, P_{r_k}$, with $r_0 = 0$.
+* **All points**, VOC from 2010 on: the area under the envelope, $\sum_k (r_k - r_{k-1})\, P_{r_k}$, with $r_0
+  = 0$.
 * **COCO, 101 points**: the mean of the envelope at recall 0, 0.01, …, 1.00.
 
-(The slides call $P_r$ "the precision at a given recall"; the maximum, without which the question mark below cannot be
-answered, they leave out.)
+(The slides call $P_r$ "the precision at a given recall"; the maximum, without which the question mark below
+cannot be answered, they leave out.)
 
-For the first table all are 1.0 = (11 × 1.0) / 11. The second table of the slides ends with (1 × 3 + 0.75 × 5 + **?** × 3) / 11.
-What is the question mark? The levels 0, 0.1, 0.2 see a precision of 1; 0.3 to 0.7 see 0.75; and 0.8, 0.9, 1.0 are never
-reached, so **? is 0**:
+For the first table all are 1.0 = (11 × 1.0) / 11. The second table of the slides ends with (1 × 3 + 0.75 × 5
++ **?** × 3) / 11. What is the question mark? The levels 0, 0.1, 0.2 see a precision of 1; 0.3 to 0.7 see
+0.75; and 0.8, 0.9, 1.0 are never reached, so **? is 0**:
 
 | | | AP |
 | --- | --- | --- |
@@ -767,8 +797,8 @@ with plot.figure(alt, width=10, height=3, columns=3, sharey=True) as axes:
 r"""
 ### Levels that are a hair too high
 
-If 3 of 10 objects are found, recall is 0.3, and the level 0.3 is reached. In the computer it depends on how the level is
-made:
+If 3 of 10 objects are found, recall is 0.3, and the level 0.3 is reached. In the computer it depends on how
+the level is made:
 """
 
 # %%
@@ -779,21 +809,23 @@ print("reached by 3 / 10:    ", [bool(3 / 10 >= level) for level in (numpy.arang
 
 # %% [markdown]
 r"""
-A level that is 0.00000000000000004 too high costs a whole step of 1/11. Dividing whole numbers, as recall itself is made,
-gives the *same* number on both sides, and `>=` is exact. Adding a small tolerance would hide the trouble, and count a recall
-that is really lower.
+A level that is 0.00000000000000004 too high costs a whole step of 1/11. Dividing whole numbers, as recall
+itself is made, gives the *same* number on both sides, and `>=` is exact. Adding a small tolerance would hide
+the trouble, and count a recall that is really lower.
 
-**COCO's own levels** have the fault: pycocotools uses `numpy.linspace(0, 1, 101)`, and ten of these, such as 0.35, 0.57 and
-0.7, are a rounding too high. Whoever finds 7 of 10 objects with no mistake gets 70/101 there, not 71/101. Since the numbers
-of all papers are made by it, `coco101_ap` takes these very levels. It is little (0.00008 on the sample set at the end of
-this lesson), but without it we would not agree with anybody to six digits. The checks take either kind.
+**COCO's own levels** have the fault: pycocotools uses `numpy.linspace(0, 1, 101)`, and ten of these, such as
+0.35, 0.57 and 0.7, are a rounding too high. Whoever finds 7 of 10 objects with no mistake gets 70/101 there,
+not 71/101. Since the numbers of all papers are made by it, `coco101_ap` takes these very levels. It is little
+(0.00008 on the sample set at the end of this lesson), but without it we would not agree with anybody to six
+digits. The checks take either kind.
 
 ### Exercise: `voc11_ap`
 
 *About 10 minutes, easy.*
 
-Write `voc11_ap(precision, recall)`: `[D]` each, as `precision_recall` gives them, in float32 or float64. The levels are
-0/10, 1/10, … 10/10 in the dtype of `recall`; a level is reached where `recall >= level`. No detections: 0.
+Write `voc11_ap(precision, recall)`: `[D]` each, as `precision_recall` gives them, in float32 or float64. The
+levels are 0/10, 1/10, … 10/10 in the dtype of `recall`; a level is reached where `recall >= level`. No
+detections: 0.
 
 <details><summary>Hint</summary>
 One level at a time: the largest of <code>precision[recall &gt;= level]</code>, and 0 where that is empty.
@@ -853,7 +885,8 @@ same(voc11_ap(torch.tensor([0, 1 / 2, 1 / 3]), torch.tensor([0, 1 / 12, 1 / 12])
 below = torch.tensor([0.2999], dtype=torch.float64)
 same(voc11_ap(torch.ones(1, dtype=torch.float64), below), 3 / 11, "a recall of 0.2999 does not reach 0.3")
 just = torch.tensor([0.3 - 1e-9], dtype=torch.float64)
-same(voc11_ap(torch.ones(1, dtype=torch.float64), just), 3 / 11, "a recall of 0.3 less 0.000000001 does not reach 0.3")
+same(voc11_ap(torch.ones(1, dtype=torch.float64), just), 3 / 11,
+     "a recall of 0.3 less 0.000000001 does not reach 0.3")
 same(voc11_ap(torch.tensor([1 / 2, 2 / 3, 3 / 4]), torch.tensor([1 / 3, 2 / 3, 1])), 0.75,
      "precision that only rises: the last one counts at every level")
 generator = torch.Generator().manual_seed(13)
@@ -862,8 +895,8 @@ hits = marks.cumsum(0)
 p, r = hits / torch.arange(1, 61), hits / 43
 same(voc11_ap(p, r), plain_ap(p, r, 10), "60 random detections of 43 objects, float32")
 p, r = hits.double() / torch.arange(1, 61), hits.double() / 43
-same(float(voc11_ap(p, r)) - plain_ap(p, r, 10), 0.0, "60 random detections of 43 objects: what is off in float64, where ten digits are right",
-     rtol=0, atol=1e-10)
+same(float(voc11_ap(p, r)) - plain_ap(p, r, 10), 0.0,
+     "60 random detections of 43 objects: what is off in float64, where ten digits are right", rtol=0, atol=1e-10)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -872,12 +905,13 @@ r"""
 
 *About 10 minutes, easy.*
 
-Write `area_ap(precision, recall)`: the area under the envelope, from recall 0 on. Beyond the highest recall the
-envelope is 0.
+Write `area_ap(precision, recall)`: the area under the envelope, from recall 0 on. Beyond the highest recall
+the envelope is 0.
 
 <details><summary>Hint</summary>
-The envelope is a running maximum from the end: <code>flip</code>, <code>cummax</code>, <code>flip</code>. Each detection has a step of
-recall, of width 0 if it is wrong. Do not forget the step from 0 to the first recall.
+The envelope is a running maximum from the end: <code>flip</code>, <code>cummax</code>, <code>flip</code>.
+Each detection has a step of recall, of width 0 if it is wrong. Do not forget the step from 0 to the first
+recall.
 </details>
 """
 
@@ -904,12 +938,14 @@ def area_ap(precision, recall):
 
 
 # %% check="area_ap" points=2
-same(area_ap(torch.ones(4), torch.tensor([0.25, 0.5, 0.75, 1.0])), 1.0, "the first table of the slides, as an area")
+same(area_ap(torch.ones(4), torch.tensor([0.25, 0.5, 0.75, 1.0])), 1.0,
+     "the first table of the slides, as an area")
 toothed, climbing = torch.tensor([1, 1 / 2, 2 / 3, 3 / 4]), torch.tensor([0.25, 0.25, 0.5, 0.75])
 same(area_ap(toothed, climbing), 0.625, "the second table of the slides: 0.25 × 1 + 0.5 × 0.75")
 untouched(area_ap, torch.tensor([1, 1 / 2, 2 / 3, 3 / 4]), torch.tensor([0.25, 0.25, 0.5, 0.75]))
 same(area_ap(torch.zeros(0), torch.zeros(0)), 0, "no detections: no area")
-same(area_ap(torch.tensor([1.0]), torch.tensor([0.2])), 0.2, "one of 5 objects found at once: a strip of width 0.2")
+same(area_ap(torch.tensor([1.0]), torch.tensor([0.2])), 0.2,
+     "one of 5 objects found at once: a strip of width 0.2")
 ### BEGIN HIDDEN TESTS
 
 
@@ -937,8 +973,8 @@ hits = marks.cumsum(0)
 p, r = hits / torch.arange(1, 71), hits / 47
 same(area_ap(p, r), plain_area(p, r), "70 random detections of 47 objects, float32")
 p, r = hits.double() / torch.arange(1, 71), hits.double() / 47
-same(float(area_ap(p, r)) - plain_area(p, r), 0.0, "70 random detections of 47 objects: what is off in float64, where ten digits are right",
-     rtol=0, atol=1e-10)
+same(float(area_ap(p, r)) - plain_area(p, r), 0.0,
+     "70 random detections of 47 objects: what is off in float64, where ten digits are right", rtol=0, atol=1e-10)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -947,11 +983,11 @@ r"""
 
 *About 10 minutes, easy.*
 
-Write `coco101_ap(precision, recall)`: as `voc11_ap`, with the 101 levels of `numpy.linspace(0, 1, 101)`, rounded to
-the dtype of `recall`.
+Write `coco101_ap(precision, recall)`: as `voc11_ap`, with the 101 levels of `numpy.linspace(0, 1, 101)`,
+rounded to the dtype of `recall`.
 
 <details><summary>Hint</summary>
-What two functions share may stand in a third one: but each cell is judged alone, so define it in this cell.
+Your <code>voc11_ap</code> with other levels. <code>torch.from_numpy</code> makes a tensor of numpy's array.
 </details>
 """
 
@@ -979,7 +1015,8 @@ def coco101_ap(precision, recall):
 
 
 # %% check="coco101_ap" points=2
-same(coco101_ap(torch.ones(4), torch.tensor([0.25, 0.5, 0.75, 1.0])), 1.0, "the first table of the slides, at 101 levels")
+same(coco101_ap(torch.ones(4), torch.tensor([0.25, 0.5, 0.75, 1.0])), 1.0,
+     "the first table of the slides, at 101 levels")
 toothed, climbing = torch.tensor([1, 1 / 2, 2 / 3, 3 / 4]), torch.tensor([0.25, 0.25, 0.5, 0.75])
 same(coco101_ap(toothed, climbing), 63.5 / 101, "the second table of the slides: (26 × 1 + 50 × 0.75) / 101")
 untouched(coco101_ap, torch.tensor([1, 1 / 2, 2 / 3, 3 / 4]), torch.tensor([0.25, 0.25, 0.5, 0.75]))
@@ -1001,11 +1038,13 @@ for hits in (1, 6, 29, 58, 71, 100):  # not one of the ten levels at which pycoc
     exact = torch.arange(1, hits + 1, dtype=torch.float64) / 100
     same(coco101_ap(torch.ones(hits, dtype=torch.float64), exact), (hits + 1) / 101,
          f"{hits} of 100 objects found, and nothing wrong")
-same(coco101_ap(torch.tensor([0.0, 0, 0]), torch.tensor([0.0, 0, 0])), 0, "three detections, all wrong, at 101 levels")
+same(coco101_ap(torch.tensor([0.0, 0, 0]), torch.tensor([0.0, 0, 0])), 0,
+     "three detections, all wrong, at 101 levels")
 same(coco101_ap(torch.tensor([0, 1 / 2, 1 / 3]), torch.tensor([0, 1 / 120, 1 / 120])), 0.5 / 101,
      "one of 120 objects found, at rank 2: only level 0 is reached")
 just = torch.tensor([0.3 - 1e-9], dtype=torch.float64)
-same(coco101_ap(torch.ones(1, dtype=torch.float64), just), 30 / 101, "a recall of 0.3 less 0.000000001 does not reach 0.30")
+same(coco101_ap(torch.ones(1, dtype=torch.float64), just), 30 / 101,
+     "a recall of 0.3 less 0.000000001 does not reach 0.30")
 same(coco101_ap(torch.tensor([1 / 2, 2 / 3, 3 / 4]), torch.tensor([1 / 3, 2 / 3, 1])), 0.75,
      "precision that only rises: the last one counts at all 101 levels")
 generator = torch.Generator().manual_seed(19)
@@ -1014,8 +1053,8 @@ hits = marks.cumsum(0)
 p, r = hits / torch.arange(1, 81), hits / 53
 same(coco101_ap(p, r), plain_coco(p, r), "80 random detections of 53 objects, float32")
 p, r = hits.double() / torch.arange(1, 81), hits.double() / 53
-same(float(coco101_ap(p, r)) - plain_coco(p, r), 0.0, "80 random detections of 53 objects: what is off in float64, where ten digits are right",
-     rtol=0, atol=1e-10)
+same(float(coco101_ap(p, r)) - plain_coco(p, r), 0.0,
+     "80 random detections of 53 objects: what is off in float64, where ten digits are right", rtol=0, atol=1e-10)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -1052,20 +1091,20 @@ with plot.figure(alt, width=9, height=5, rows=2, columns=3, sharex=True, sharey=
 r"""
 ## Mean average precision
 
-One AP belongs to one class and one IoU threshold. **mAP** is the mean over classes, and over IoU thresholds if there are
-several:
+One AP belongs to one class and one IoU threshold. **mAP** is the mean over classes, and over IoU thresholds
+if there are several:
 
-* **Pascal VOC 2007** has one threshold, 0.5, and 20 classes: the mean of 20 APs (11 points). The slides' SSD300 reaches
-  68.0 %, SSD512 71.6 %.
-* **COCO 2017** has 80 classes and ten thresholds, 0.50, 0.55, …, 0.95: the mean of 800 APs (101 points), simply called
-  **AP**. AP50 and AP75 are the means at one threshold.
+* **Pascal VOC 2007** has one threshold, 0.5, and 20 classes: the mean of 20 APs (11 points). The slides'
+  SSD300 reaches 68.0 %, SSD512 71.6 %.
+* **COCO 2017** has 80 classes and ten thresholds, 0.50, 0.55, …, 0.95: the mean of 800 APs (101 points),
+  simply called **AP**. AP50 and AP75 are the means at one threshold.
 
-Thresholds above 0.5 ask for boxes that fit. At 0.5 a box may miss a third of the object and still be right; at 0.95 two
-pixels decide.
+Thresholds above 0.5 ask for boxes that fit. At 0.5 a box may miss a third of the object and still be right;
+at 0.95 a pixel or two decide.
 
-**Classes without objects** are left out of the mean: nothing could be found, so recall means nothing. (An AP of 0 would
-punish the detector for the choice of images. Still, its false alarms of such a class are then seen by nobody. The larger
-the test set, the rarer this is.) A class whose objects are all ignored has none.
+**Classes without objects** are left out of the mean: nothing could be found, so recall means nothing. (An AP
+of 0 would punish the detector for the choice of images. Still, its false alarms of such a class are then seen
+by nobody. The larger the test set, the rarer this is.) A class whose objects are all ignored has none.
 
 ### Exercise: `mean_ap`
 
@@ -1077,12 +1116,14 @@ Write `mean_ap(detections, truths, iou_thresholds, ap=coco101_ap)`. Now images h
 * `"per_threshold"`: a list with a number for each of `iou_thresholds`, the mean over classes,
 * `"per_class"`: a dict from each label that has objects to the mean over thresholds.
 
-Compute precision and recall in float64 (`scores.double()`), as pycocotools does. If nothing has objects, `"AP"` is 0, and so
-is each number of the list; the dict is empty. `ap` is a function of precision and recall, as you wrote three.
+Compute precision and recall in float64 (`scores.double()`), as pycocotools does. If nothing has objects,
+`"AP"` is 0, and so is each number of the list; the dict is empty. `ap` is a function of precision and recall,
+as you wrote three.
 
 <details><summary>Hint</summary>
-Take one class out of all dicts, with `ignore` where it is there; `match_detections` needs an entry for <i>every</i> image, also
-where the class has none. The number of objects of the class, without ignored ones, goes to <code>precision_recall</code>.
+Take one class out of all dicts, with `ignore` where it is there; `match_detections` needs an entry for
+<i>every</i> image, also where the class has none. The number of objects of the class, without ignored ones,
+goes to <code>precision_recall</code>.
 </details>
 """
 
@@ -1193,7 +1234,8 @@ uneven = [labelled(annotated([0, 0, 20, 20], [30, 0, 60, 30], [0, 40, 20, 60], [
 same(mean_ap([labelled(detected([0.9, 0, 0, 20, 20], [0.8, 30, 0, 60, 30]), 1, 2)], uneven, [0.5])["AP"], (1 + 34 / 101) / 2,
      "the mean is over classes, not over objects")
 same(mean_ap(seen, true, [0.89, 0.5])["per_threshold"], [26 / 303, 63.5 / 101], "thresholds keep their order")
-crossing = [labelled(detected([0.6, 0, 0, 20, 20], [0.5, 70, 0, 90, 20]), 3, 3), labelled(detected([0.9, 70, 0, 90, 20], [0.8, 5, 5, 25, 30]), 3, 3)]
+crossing = [labelled(detected([0.6, 0, 0, 20, 20], [0.5, 70, 0, 90, 20]), 3, 3),
+            labelled(detected([0.9, 70, 0, 90, 20], [0.8, 5, 5, 25, 30]), 3, 3)]
 same(mean_ap(crossing, [labelled(annotated([0, 0, 20, 20]), 3), two_kinds[1]], [0.5])["AP"], 2 / 3,
      "one list over both images: FP, TP, TP, FP")
 ### END HIDDEN TESTS
@@ -1202,7 +1244,8 @@ same(mean_ap(crossing, [labelled(annotated([0, 0, 20, 20]), 3), two_kinds[1]], [
 thirds = [0.5, 0.75, 0.9]
 sure = [labelled(detected([0.9, 0, 0, 20, 20], [0.8, 32, 0, 60, 30], [0.3, 0, 0, 20, 19]), 1, 2, 1),
         labelled(detected([0.4, 8, 5, 25, 30], [0.7, 0, 40, 20, 60]), 2, 1)]
-real_boxes = [labelled(annotated([0, 0, 20, 20], [30, 0, 60, 30]), 1, 2), labelled(annotated([5, 5, 25, 30], [0, 40, 20, 66]), 2, 1)]
+real_boxes = [labelled(annotated([0, 0, 20, 20], [30, 0, 60, 30]), 1, 2),
+              labelled(annotated([5, 5, 25, 30], [0, 40, 20, 66]), 2, 1)]
 same(mean_ap(sure, real_boxes, thirds)["per_threshold"], [1.0, 1.0, 0.5 * 51 / 101 + 0.5 * 51 / 101],
      "four objects, five detections, what pycocotools says", rtol=0, atol=1e-6)
 ### BEGIN HIDDEN TESTS
@@ -1210,14 +1253,16 @@ from coursekit.evaluation import IOUS, evaluate_detections
 
 for case in range(4):
     generator = torch.Generator().manual_seed(case)
-    images = [(int(torch.randint(0, 9, (), generator=generator)), int(torch.randint(0, 12, (), generator=generator))) for _ in range(13)]
+    counts = torch.randint(0, 11, (13, 2), generator=generator).tolist()
     truth_boxes, found_boxes = [], []
-    for objects, extra in images:
+    for objects, extra in counts:
         corner = torch.rand(objects, 2, generator=generator) * 60
         boxes = torch.cat([corner, corner + 8 + 30 * torch.rand(objects, 2, generator=generator)], 1)
         kinds = torch.randint(1, 4, (objects,), generator=generator)
-        truth_boxes.append({"boxes": boxes, "labels": kinds, "ignore": torch.rand(objects, generator=generator) < 0.15 * (case % 2)})
-        twice = torch.cat([boxes, boxes[: objects // 2]]) + 2.5 * torch.randn(objects + objects // 2, 4, generator=generator)
+        ignore = torch.rand(objects, generator=generator) < 0.15 * (case % 2)
+        truth_boxes.append({"boxes": boxes, "labels": kinds, "ignore": ignore})
+        twice = torch.cat([boxes, boxes[: objects // 2]])
+        twice = twice + 2.5 * torch.randn(twice.shape, generator=generator)
         corner = torch.rand(extra, 2, generator=generator) * 60
         boxes = torch.cat([twice, torch.cat([corner, corner + 10 + 20 * torch.rand(extra, 2, generator=generator)], 1)])
         names = torch.cat([kinds, kinds[: objects // 2], torch.randint(1, 5, (extra,), generator=generator)])
@@ -1233,16 +1278,16 @@ for case in range(4):
 
 # %% [markdown]
 r"""
-Now the pretended detector by COCO's rules. In the figure, follow AP over the IoU threshold. A second detector places its
-boxes better, and misses half of what the first one finds. Which of the two is better depends on how well a box has to fit,
-and the mean over thresholds hides that.
+Now the pretended detector by COCO's rules. In the figure, follow AP over the IoU threshold. A second detector
+places its boxes better, and misses half of what the first one finds. Which of the two is better depends on
+how well a box has to fit, and the mean over thresholds hides that.
 """
 
 # %%
 IOUS = [round(0.5 + 0.05 * step, 2) for step in range(10)]  # 0.5, 0.55, ... 0.95
 careful = pretend(data, spread=0.02, keep=0.5)
 result, other = mean_ap(found, truths, IOUS), mean_ap(careful, truths, IOUS)
-alt = "AP over the IoU threshold: the first detector begins higher and falls to 0, the second begins lower and stays, so the lines cross"
+alt = "AP over the IoU threshold: the first detector begins higher and falls to 0, the second is lower and stays: they cross"
 with plot.figure(alt, width=5.5, height=3.2) as ax:
     plot.curve(IOUS, result["per_threshold"], 1, "finds more", ax)
     plot.curve(IOUS, other["per_threshold"], 4, "fits better", ax)
@@ -1254,8 +1299,8 @@ print(f"first detector: higher at IoU 0.5: {higher}, higher at 0.9: {result['per
 r"""
 ## Does the official program agree?
 
-The judge of all papers is **pycocotools**. Lessons call it through `coursekit.evaluation`. First on the pretended detector:
-your AP, AP50 and AP75 beside its own, to six digits.
+The judge of all papers is **pycocotools**. Lessons call it through `coursekit.evaluation`. First on the
+pretended detector: your AP, AP50 and AP75 beside its own, to six digits.
 """
 
 # %%
@@ -1275,8 +1320,8 @@ print("twenty random samples of 15 images:", all(
 
 # %% [markdown]
 r"""
-Pretended detections come from a person's idea of a detector. So train a real one, for a moment: torchvision's SSD on a
-small trunk, for about a minute. Lesson 5 builds such a detector; here only its detections matter.
+Pretended detections come from a person's idea of a detector. So train a real one, for a moment: torchvision's
+SSD on a small trunk, for about a minute. Lesson 5 builds such a detector; here only its detections matter.
 """
 
 # %% tags=["nbval-ignore-output"]
@@ -1308,16 +1353,16 @@ print(f"its AP50 > 0.08: {mean_ap(real, truths, [0.5])['AP'] > 0.08}")
 
 # %% [markdown]
 r"""
-Finally, results that others published: two small sets with their documented scores, if this machine has them (the variable
-`COURSEKIT_DATA` names a folder with `metrics`; without it the cells say so and go on).
+Finally, results that others published: two small sets with their documented scores, if this machine has them
+(the variable `COURSEKIT_DATA` names a folder with `metrics`; without it the cells say so and go on).
 
-* **Object-Detection-Metrics** (R. Padilla, MIT licence), sample 2: 7 images, 15 objects, 24 detections, one class. Its pages say
-  24.56 % (all points; 24.568, not rounded) and 26.84 % (11 points) at IoU 0.3, *with* the old pixel convention, in which a box from pixel 3 to pixel 5
-  is 3 wide: `+ 1` everywhere. We have no `+ 1`; to reproduce their numbers we widen the boxes. With our convention the 11-point
-  value stays and the area becomes 22.54 %: two hits differ by a pixel or so, which says how little a single number on few
-  images means.
-* **COCO**, 100 images of val2014, with the sample detections that come with pycocotools (BSD-2; annotations CC BY 4.0):
-  AP 0.503647, AP50 0.696973, AP75 0.571667.
+* **Object-Detection-Metrics** (R. Padilla, MIT licence), sample 2: 7 images, 15 objects, 24 detections, one
+  class. Its pages say 24.56 % (all points; 24.568, not rounded) and 26.84 % (11 points) at IoU 0.3, *with*
+  the old pixel convention, in which a box from pixel 3 to pixel 5 is 3 wide. Ours would be 2 wide, so to
+  reproduce their numbers we widen the boxes by 1. Without that the 11-point value stays and the area becomes
+  22.54 %: on 15 objects, a pixel is worth two points of AP.
+* **COCO**, 100 images of val2014, with the sample detections that come with pycocotools (BSD-2; annotations
+  CC BY 4.0): AP 0.503647, AP50 0.696973, AP75 0.571667.
 """
 
 # %% tags=["nbval-ignore-output"]
@@ -1368,7 +1413,8 @@ if sample.is_dir():
     ids = sorted(image["id"] for image in gt["images"])  # equal scores stay in the order of the images
     truth_100 = coco_images(gt["annotations"], ids, "ignore", lambda row: bool(row["iscrowd"]))
     truth_100 = [{**one, "ignore": one["ignore"].bool()} for one in truth_100]
-    found_100 = [{**one, "scores": one["scores"].double()} for one in coco_images(rows, ids, "scores", lambda row: row["score"])]
+    found_100 = coco_images(rows, ids, "scores", lambda row: row["score"])
+    found_100 = [{**one, "scores": one["scores"].double()} for one in found_100]
     values = mean_ap(found_100, truth_100, IOUS)
     for name, ours, theirs in (("AP", values["AP"], 0.503647), ("AP50", values["per_threshold"][0], 0.696973),
                                ("AP75", values["per_threshold"][5], 0.571667)):  # fmt: skip
@@ -1378,8 +1424,8 @@ else:
 
 # %% [markdown]
 r"""
-With levels i/100 instead of pycocotools' own this AP would be 0.503732: the same list, and 0.00009 between two ways of writing
-0.7.
+With levels i/100 instead of pycocotools' own this AP would be 0.503732: the same list, and 0.00008 between
+two ways of writing 0.7.
 
 ## What the slides' "average precision" was
 
@@ -1391,13 +1437,14 @@ The slides compare five trainings:
 | "Average precision" | 0.87 | 0.86 | 0.90 | 0.85 | 0.85 |
 | "Average recall" | 0.87 | 0.85 | 0.87 | 0.83 | 0.83 |
 
-**Erratum.** This is not AP. The program that made the table (chapter 11 of *Advanced Deep Learning with Keras*, method
-`evaluate_test`) goes through the images, and in each image through the **true boxes**. For each it takes the nearest detection:
+**Erratum.** This is not AP. The program that made the table (chapter 11 of *Advanced Deep Learning with
+Keras*, method `evaluate_test`) goes through the images, and in each image through the **true boxes**. For
+each it takes the nearest detection:
 
 * any IoU above 0 will do, and if the class is right it counts as TP, else as FP;
 * a detection that is nobody's nearest counts *nowhere*: duplicates and false alarms are free;
-* precision is tp / (tp + fp) of *that image*, at one score threshold; the table has the **mean over images**. mIoU and recall
-  are averaged in the same way.
+* precision is tp / (tp + fp) of *that image*, at one score threshold; the table has the **mean over images**.
+  mIoU and recall are averaged in the same way.
 
 We rebuild it, and look at what it says of our pretended detector with more and more invented boxes.
 """
@@ -1441,52 +1488,57 @@ for name, values in lines.items():
 
 # %% [markdown]
 r"""
-The column is not useless: it compared five trainings of one detector in one way. But it is no AP, 0.87 is not to be put beside
-the 68.0 of VOC, and a detector can be tuned to it by reporting more.
+The column is not useless: it compared five trainings of one detector in one way. But it is no AP, 0.87 is not
+to be put beside the 68.0 of VOC, and a detector can be tuned to it by reporting more.
 
-AP, too, is forgiving with false alarms, if they come *late*: our invented boxes score low, so they stand at the end of the list,
-where the envelope is low already. That is as it should be for a ranking. A person who sets a threshold sees none of them.
+AP, too, is forgiving with false alarms, if they come *late*: our invented boxes score low, so they stand at
+the end of the list, where the envelope is low already. That is as it should be for a ranking. A person who
+sets a threshold sees none of them.
 
 ### Question: the flood
 
-A student finds that AP rises if the score threshold of a detector is lowered from 0.5 to 0.01, though it now reports ten times
-as many boxes, most of them wrong. Explain why AP cannot fall by detections that are added *below* all others in the list, and
-by what it can rise. What happens to precision at the whole list, and to mIoU? Which of these would you report for a robot that
-grasps whatever is reported? (Five to eight sentences.)
+A student finds that AP rises if the score threshold of a detector is lowered from 0.5 to 0.01, though it now
+reports ten times as many boxes, most of them wrong. Explain why AP cannot fall by detections that are added
+*below* all others in the list, and by what it can rise. What happens to precision at the whole list, and to
+mIoU? Which of these would you report for a robot that grasps whatever is reported? (Five to eight sentences.)
 """
 
 # %% written="the_flood" points=2
 r"""
-Detections that score less than all others stand at the end of the list, so precision and recall at every earlier cut stay what
-they were. The envelope at a recall is the highest precision at this recall or beyond it; more cuts can only add to the set over which
-the maximum goes, so it cannot fall anywhere. It rises where the added detections find objects that were missed: recall then
-reaches levels at which the envelope was 0, and even a low precision is more than 0. (At the best the matching of the earlier
-detections does not change either, since they choose first.) The precision of the whole list falls, from right / few to little more
-right / ten times as many. mIoU can only rise, as it takes a maximum over more boxes. For a robot that grasps whatever is
-reported, AP is the wrong number, since the robot works at one threshold and every false alarm is a wrong grasp: report precision
-and recall at that threshold, with an IoU threshold that fits the gripper, and use AP to compare detectors before the threshold
-is chosen. (Full marks: earlier cuts unchanged; envelope is a maximum; unreached levels; precision falls, mIoU rises; precision at
-the robot's own threshold.)
+Detections that score less than all others stand at the end of the list, so precision and recall at every
+earlier cut stay what they were. The envelope at a recall is the highest precision at this recall or beyond
+it; more cuts can only add to the set over which the maximum goes, so it cannot fall anywhere. It rises where
+the added detections find objects that were missed: recall then reaches levels at which the envelope was 0,
+and even a low precision is more than 0. (At the best the matching of the earlier detections does not change
+either, since they choose first.) The precision of the whole list falls, from right / few to little more right
+/ ten times as many. mIoU can only rise, as it takes a maximum over more boxes. For a robot that grasps
+whatever is reported, AP is the wrong number, since the robot works at one threshold and every false alarm is
+a wrong grasp: report precision and recall at that threshold, with an IoU threshold that fits the gripper, and
+use AP to compare detectors before the threshold is chosen. (Full marks: earlier cuts unchanged; envelope is a
+maximum; unreached levels; precision falls, mIoU rises; precision at the robot's own threshold.)
 """
 
 # %% [markdown]
 r"""
 ### Question: which detector?
 
-Detector A has AP50 = 0.80 and AP75 = 0.30, detector B has AP50 = 0.70 and AP75 = 0.55; their COCO APs are about the same. Which
-do you take to count the fish that pass a camera, and which to cut out each fish for a species classifier? What in the two
-numbers tells you so? Name one thing about the two detectors that neither these numbers nor their mean over classes tell, and
-that you would look at before you decide. (Four to six sentences.)
+Detector A has AP50 = 0.80 and AP75 = 0.30, detector B has AP50 = 0.70 and AP75 = 0.55; their COCO APs are
+about the same. Which do you take to count the fish that pass a camera, and which to cut out each fish for a
+species classifier? What in the two numbers tells you so? Name one thing about the two detectors that neither
+these numbers nor their mean over classes tell, and that you would look at before you decide. (Four to six
+sentences.)
 """
 
 # %% written="which_detector" points=2
 r"""
-For counting it matters that a fish is found, not that its box fits: A finds more at IoU 0.5 (0.80 against 0.70). For cutting out, the
-box must fit, or a part of the fish is missing: B keeps 0.55 of its 0.70 when IoU 0.75 is asked for, while A falls to 0.30, so most of
-A's boxes are only roughly right. The mean over thresholds hides the difference, as two lines that cross can have one mean. Not
-told: precision and recall at the threshold at which the camera will work; single classes (a rare species may have an AP of 0.1 in
-either mean); small fish (APs); speed; how the scores of different images compare with ours, if the test images are of another
-sea. (Full marks: A for counting, B for cutting out, by the fall from AP50 to AP75; one good thing that is not told.)
+For counting it matters that a fish is found, not that its box fits: A finds more at IoU 0.5 (0.80 against
+0.70). For cutting out, the box must fit, or a part of the fish is missing: B keeps 0.55 of its 0.70 when IoU
+0.75 is asked for, while A falls to 0.30, so most of A's boxes are only roughly right. The mean over
+thresholds hides the difference, as two lines that cross can have one mean. Not told: precision and recall at
+the threshold at which the camera will work; single classes (a rare species may have an AP of 0.1 in either
+mean); small fish (APs); speed; how the scores of different images compare with ours, if the test images are
+of another sea. (Full marks: A for counting, B for cutting out, by the fall from AP50 to AP75; one good thing
+that is not told.)
 """
 
 # %% [markdown]
@@ -1494,11 +1546,13 @@ r"""
 ## What we built
 
 - `mean_iou`, the slides' mIoU, and why it is not enough: it never looks at false alarms.
-- `match_detections`: right or wrong for each detection, one list over the data set, with COCO's rule for crowds.
+- `match_detections`: right or wrong for each detection, one list over the data set, with COCO's rule for
+  crowds.
 - `precision_recall` and three averages of its envelope; 0.6136, 0.6250 and 0.6287 for one and the same list.
 - `mean_ap`, equal to pycocotools to six digits, on random and on real detections.
 
-Later lessons score by pycocotools, since it is faster and reports more (small and large objects, recall). You know now what it does.
+Later lessons score by pycocotools, since it is faster and reports more (small and large objects, recall). You
+know now what it does.
 
 ### What others call it
 
@@ -1510,18 +1564,20 @@ Later lessons score by pycocotools, since it is faster and reports more (small a
 | `mean_ap(...)["AP"]` | `stats[0]` | `map` | `bbox_mAP` |
 | `ignore` | `iscrowd` | `iscrowd` | `gt_bboxes_ignore` |
 
-What differs beside the average: of a VOC and a COCO program on the same list, VOC's looks at the nearest object even if it is
-taken, COCO's at the nearest free one; COCO counts at most 100 detections an image; Pascal's own boxes are 1-based, with `+ 1`.
+What differs beside the average: of a VOC and a COCO program on the same list, VOC's looks at the nearest
+object even if it is taken, COCO's at the nearest free one; COCO counts the 100 surest detections of a class
+in an image; Pascal's own boxes are 1-based, with `+ 1`.
 
 ### Further reading
 
-- Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010, section 4.2: the 11 points and the envelope.
+- Everingham et al., "The PASCAL Visual Object Classes (VOC) Challenge", IJCV 2010, section 4.2: the 11 points
+  and the envelope.
 - Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014 (arXiv:1405.0312), and
   [cocodataset.org](https://cocodataset.org/#detection-eval): the twelve numbers of a COCO table.
-- Padilla et al., "A Comparative Analysis of Object Detection Metrics with a Companion Open-Source Toolkit", Electronics 10(3), 2021:
-  the same detections under all definitions.
-- Hoiem, Chodpathumwan and Dai, "Diagnosing Error in Object Detectors", ECCV 2012; Bolya et al., "TIDE", ECCV 2020
-  (arXiv:2008.08115): *why* AP is low: missed, doubled, badly placed, or wrongly named.
-- Dave et al., "Evaluating Large-Vocabulary Object Detectors: The Devil is in the Details" (arXiv:2102.01066): what goes wrong when AP
-  is averaged over many classes.
+- Padilla et al., "A Comparative Analysis of Object Detection Metrics with a Companion Open-Source Toolkit",
+  Electronics 10(3), 2021: the same detections under all definitions.
+- Hoiem, Chodpathumwan and Dai, "Diagnosing Error in Object Detectors", ECCV 2012; Bolya et al., "TIDE", ECCV
+  2020 (arXiv:2008.08115): *why* AP is low: missed, doubled, badly placed, or wrongly named.
+- Dave et al., "Evaluating Large-Vocabulary Object Detectors: The Devil is in the Details" (arXiv:2102.01066):
+  what goes wrong when AP is averaged over many classes.
 """
