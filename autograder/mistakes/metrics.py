@@ -671,7 +671,7 @@ MISTAKES = {
                     MATCHED,
                     'theirs = [{"boxes": torch.cat([own["boxes"], image["boxes"][image["ignore"]]]),\n'
                     '                       "ignore": torch.cat([own["ignore"], image["ignore"][image["ignore"]]])}\n'
-                    '                      if "ignore" in image else own for own, image in zip(of_label(truths, label), truths)]\n'
+                    '                      if "ignore" in image else own for own, image in zip(of_class(truths, label), truths)]\n'
                     "            " + MATCHED,
                 ),
             ),
@@ -679,12 +679,12 @@ MISTAKES = {
         Mistake(
             "classes not looked at",
             "a box in the right place with the wrong class was taken as right: match class by class",
-            edits=(("ours, theirs = of_label(detections, label), of_label(truths, label)", "ours, theirs = detections, of_label(truths, label)"),),
+            edits=(("ours, theirs = of_class(detections, label), of_class(truths, label)", "ours, theirs = detections, of_class(truths, label)"),),
         ),
         Mistake(
             "all classes as one",
             "all classes were put into one list: AP belongs to one class, and the mean is over classes",
-            edits=(("ours, theirs = of_label(detections, label), of_label(truths, label)", "ours, theirs = detections, truths"),
+            edits=(("ours, theirs = of_class(detections, label), of_class(truths, label)", "ours, theirs = detections, truths"),
                    ("tp, objects[label]", "tp, sum(objects.values())")),
         ),
         Mistake(

@@ -1067,13 +1067,13 @@ for name, ap in (("VOC 2007", voc11_ap), ("all points", area_ap), ("COCO", coco1
     print(f"{name:10}  {float(ap(precision, recall)):.4f}")
 
 
-# %%
+# %% setup=true
 def of_class(images, label):
-    """Of each image's dict the rows with one label."""
+    """Of each image's dict (`boxes`, `labels`, and what else there is) the rows with one label."""
     kept = [image["labels"] == label for image in images]
     return [{key: value[keep] for key, value in image.items()} for image, keep in zip(images, kept)]
 
-
+# %%
 alt = "Precision over recall of six classes, each with its envelope: all begin near 1 and fall steeply at the end"
 with plot.figure(alt, width=9, height=5, rows=2, columns=3, sharex=True, sharey=True) as axes:
     for label, ax in enumerate(axes.flat, 1):
@@ -1121,9 +1121,9 @@ Compute precision and recall in float64 (`scores.double()`), as pycocotools does
 as you wrote three.
 
 <details><summary>Hint</summary>
-Take one class out of all dicts, with `ignore` where it is there; `match_detections` needs an entry for
-<i>every</i> image, also where the class has none. The number of objects of the class, without ignored ones,
-goes to <code>precision_recall</code>.
+<code>of_class</code> above takes one class out of all dicts, and leaves an entry for <i>every</i> image, also
+where the class has none: <code>match_detections</code> needs that. The number of objects of the class, without
+ignored ones, goes to <code>precision_recall</code>.
 </details>
 """
 
@@ -1147,10 +1147,6 @@ def mean_ap(detections, truths, iou_thresholds, ap=coco101_ap):
             label (int) to number, means over thresholds. Without any object 0, zeros, and an empty dict.
     """
     ### BEGIN SOLUTION
-    def of_label(images, label):
-        kept = [image["labels"] == label for image in images]
-        return [{key: value[keep] for key, value in image.items()} for image, keep in zip(images, kept)]
-
     objects = {}
     for truth in truths:
         counted = ~truth["ignore"] if "ignore" in truth else torch.ones_like(truth["labels"], dtype=torch.bool)
@@ -1158,7 +1154,7 @@ def mean_ap(detections, truths, iou_thresholds, ap=coco101_ap):
             objects[label] = objects.get(label, 0) + 1
     table = {label: [] for label in sorted(objects)}
     for label, row in table.items():
-        ours, theirs = of_label(detections, label), of_label(truths, label)
+        ours, theirs = of_class(detections, label), of_class(truths, label)
         for threshold in iou_thresholds:
             scores, tp = match_detections(ours, theirs, threshold)
             row.append(float(ap(*precision_recall(scores.double(), tp, objects[label]))))
@@ -1179,6 +1175,15 @@ def labelled(image, *labels):
     return {**image, "labels": torch.tensor(labels, dtype=torch.int64)}
 
 
+def plain(result):
+    """A result with plain numbers in place of Tensor[]: both are right."""
+    if isinstance(result, dict):
+        return {key: plain(value) for key, value in result.items()}
+    if isinstance(result, (list, tuple)):
+        return [plain(value) for value in result]
+    return result.tolist() if isinstance(result, torch.Tensor) else result
+
+
 def highest_recall(precision, recall):
     """Not AP at all, but a function of the same two arguments."""
     return float(recall.max()) if len(recall) else 0.0
@@ -1189,54 +1194,54 @@ seen = [labelled(detected([0.9, 12, 10, 42, 40], [0.8, 10, 14, 40, 44], [0.6, 60
         labelled(detected([0.7, 20, 10, 50, 46]), 1)]
 true = [labelled(annotated([10, 10, 40, 40], [60, 20, 90, 50], [44, 4, 56, 16]), 1, 1, 1),
         labelled(annotated([20, 10, 50, 50]), 1)]
-same(mean_ap(seen, true, [0.5]), {"AP": 63.5 / 101, "per_threshold": [63.5 / 101], "per_class": {1: 63.5 / 101}},
+same(plain(mean_ap(seen, true, [0.5])), {"AP": 63.5 / 101, "per_threshold": [63.5 / 101], "per_class": {1: 63.5 / 101}},
      "the example: one class and one threshold")
-same(mean_ap(seen, true, [0.5, 0.89]),
+same(plain(mean_ap(seen, true, [0.5, 0.89])),
      {"AP": (63.5 + 26 / 3) / 202, "per_threshold": [63.5 / 101, 26 / 303], "per_class": {1: (63.5 + 26 / 3) / 202}},
      "the example at two thresholds: at 0.89 only the third detection is right")
 untouched(mean_ap, seen, true, [0.5])
 two_kinds = [labelled(annotated([0, 0, 20, 20], [30, 0, 60, 30]), 1, 3), labelled(annotated([5, 5, 25, 30]), 3)]
 guesses = [labelled(detected([0.9, 0, 0, 20, 20], [0.8, 30, 0, 60, 30]), 1, 1), labelled(detected([0.7, 5, 5, 25, 30]), 3)]
-same(mean_ap(guesses, two_kinds, [0.5]),
+same(plain(mean_ap(guesses, two_kinds, [0.5])),
      {"AP": (1 + 51 / 101) / 2, "per_threshold": [(1 + 51 / 101) / 2], "per_class": {1: 1.0, 3: 51 / 101}},
      "a box in the right place with the wrong class finds nothing; class 2 has no objects and no entry")
-same(mean_ap(guesses, two_kinds, [0.5], highest_recall)["per_class"], {1: 1.0, 3: 0.5},
+same(plain(mean_ap(guesses, two_kinds, [0.5], highest_recall))["per_class"], {1: 1.0, 3: 0.5},
      "`ap` is what is called on precision and recall")
 ### BEGIN HIDDEN TESTS
 nobody = [labelled(detected()), labelled(detected())]
-same(mean_ap(nobody, two_kinds, [0.5, 0.75]), {"AP": 0.0, "per_threshold": [0.0, 0.0], "per_class": {1: 0.0, 3: 0.0}},
+same(plain(mean_ap(nobody, two_kinds, [0.5, 0.75])), {"AP": 0.0, "per_threshold": [0.0, 0.0], "per_class": {1: 0.0, 3: 0.0}},
      "a detector that finds nothing has an AP of 0 in every class")
 empty = [labelled(annotated()), labelled(annotated())]
-same(mean_ap(guesses, empty, [0.5, 0.6]), {"AP": 0.0, "per_threshold": [0.0, 0.0], "per_class": {}},
+same(plain(mean_ap(guesses, empty, [0.5, 0.6])), {"AP": 0.0, "per_threshold": [0.0, 0.0], "per_class": {}},
      "no objects at all: 0, zeros and an empty dict")
-same(mean_ap([], [], [0.5]), {"AP": 0.0, "per_threshold": [0.0], "per_class": {}}, "no images at all: 0")
-same(mean_ap([guesses[0], nobody[1]], two_kinds, [0.5])["per_class"], {1: 1.0, 3: 0.0},
+same(plain(mean_ap([], [], [0.5])), {"AP": 0.0, "per_threshold": [0.0], "per_class": {}}, "no images at all: 0")
+same(plain(mean_ap([guesses[0], nobody[1]], two_kinds, [0.5]))["per_class"], {1: 1.0, 3: 0.0},
      "the object of an image without detections is still an object")
-same(mean_ap([nobody[0], guesses[1]], two_kinds, [0.5])["per_class"], {1: 0.0, 3: 51 / 101},
+same(plain(mean_ap([nobody[0], guesses[1]], two_kinds, [0.5]))["per_class"], {1: 0.0, 3: 51 / 101},
      "class 1 is never detected: its AP is 0, and it counts in the mean")
 stranger = [labelled(detected([0.99, 0, 0, 20, 20], [0.9, 0, 0, 20, 20]), 2, 1), guesses[1]]
-same(mean_ap(stranger, two_kinds, [0.5]), {"AP": (1 + 51 / 101) / 2, "per_threshold": [(1 + 51 / 101) / 2],
+same(plain(mean_ap(stranger, two_kinds, [0.5])), {"AP": (1 + 51 / 101) / 2, "per_threshold": [(1 + 51 / 101) / 2],
                                           "per_class": {1: 1.0, 3: 51 / 101}},
      "detections of a class without objects change nothing")
 crowd = [labelled(annotated([0, 0, 20, 20], [30, 0, 90, 60], ignore=[False, True]), 1, 1),
          labelled(annotated([5, 5, 25, 30], [40, 0, 60, 20], ignore=[True, False]), 3, 1)]
 watched = [labelled(detected([0.9, 35, 5, 50, 25], [0.8, 0, 0, 20, 20], [0.7, 5, 5, 25, 30]), 1, 1, 3),
            labelled(detected([0.6, 5, 5, 25, 30], [0.5, 40, 0, 60, 20]), 3, 1)]
-same(mean_ap(watched, crowd, [0.5]), {"AP": 1.0, "per_threshold": [1.0], "per_class": {1: 1.0}},
+same(plain(mean_ap(watched, crowd, [0.5])), {"AP": 1.0, "per_threshold": [1.0], "per_class": {1: 1.0}},
      "ignored boxes: a detection in the crowd costs nothing, and class 3, ignored only, has no entry")
 other_crowd = [labelled(annotated([0, 0, 20, 20], [30, 0, 90, 60], ignore=[False, True]), 1, 2)]
-same(mean_ap([labelled(detected([0.9, 35, 5, 50, 25], [0.8, 0, 0, 20, 20]), 1, 1)], other_crowd, [0.5])["AP"], 0.5,
+same(plain(mean_ap([labelled(detected([0.9, 35, 5, 50, 25], [0.8, 0, 0, 20, 20]), 1, 1)], other_crowd, [0.5]))["AP"], 0.5,
      "a crowd of another class excuses nothing")
 far = [labelled(annotated([0, 0, 20, 20], [30, 0, 60, 30], [0, 40, 20, 60]), 90, 7, 7)]
-same(mean_ap([labelled(detected([0.9, 0, 0, 20, 20], [0.8, 30, 0, 60, 30]), 90, 7)], far, [0.5])["per_class"],
+same(plain(mean_ap([labelled(detected([0.9, 0, 0, 20, 20], [0.8, 30, 0, 60, 30]), 90, 7)], far, [0.5]))["per_class"],
      {7: 51 / 101, 90: 1.0}, "labels are numbers, not places in a list: 7 and 90")
 uneven = [labelled(annotated([0, 0, 20, 20], [30, 0, 60, 30], [0, 40, 20, 60], [30, 40, 60, 60]), 1, 2, 2, 2)]
-same(mean_ap([labelled(detected([0.9, 0, 0, 20, 20], [0.8, 30, 0, 60, 30]), 1, 2)], uneven, [0.5])["AP"], (1 + 34 / 101) / 2,
+same(plain(mean_ap([labelled(detected([0.9, 0, 0, 20, 20], [0.8, 30, 0, 60, 30]), 1, 2)], uneven, [0.5]))["AP"], (1 + 34 / 101) / 2,
      "the mean is over classes, not over objects")
-same(mean_ap(seen, true, [0.89, 0.5])["per_threshold"], [26 / 303, 63.5 / 101], "thresholds keep their order")
+same(plain(mean_ap(seen, true, [0.89, 0.5]))["per_threshold"], [26 / 303, 63.5 / 101], "thresholds keep their order")
 crossing = [labelled(detected([0.6, 0, 0, 20, 20], [0.5, 70, 0, 90, 20]), 3, 3),
             labelled(detected([0.9, 70, 0, 90, 20], [0.8, 5, 5, 25, 30]), 3, 3)]
-same(mean_ap(crossing, [labelled(annotated([0, 0, 20, 20]), 3), two_kinds[1]], [0.5])["AP"], 2 / 3,
+same(plain(mean_ap(crossing, [labelled(annotated([0, 0, 20, 20]), 3), two_kinds[1]], [0.5]))["AP"], 2 / 3,
      "one list over both images: FP, TP, TP, FP")
 ### END HIDDEN TESTS
 
@@ -1246,7 +1251,7 @@ sure = [labelled(detected([0.9, 0, 0, 20, 20], [0.8, 32, 0, 60, 30], [0.3, 0, 0,
         labelled(detected([0.4, 8, 5, 25, 30], [0.7, 0, 40, 20, 60]), 2, 1)]
 real_boxes = [labelled(annotated([0, 0, 20, 20], [30, 0, 60, 30]), 1, 2),
               labelled(annotated([5, 5, 25, 30], [0, 40, 20, 66]), 2, 1)]
-same(mean_ap(sure, real_boxes, thirds)["per_threshold"], [1.0, 1.0, 0.5 * 51 / 101 + 0.5 * 51 / 101],
+same(plain(mean_ap(sure, real_boxes, thirds))["per_threshold"], [1.0, 1.0, 0.5 * 51 / 101 + 0.5 * 51 / 101],
      "four objects, five detections, what pycocotools says", rtol=0, atol=1e-6)
 ### BEGIN HIDDEN TESTS
 from coursekit.evaluation import IOUS, evaluate_detections
@@ -1268,7 +1273,7 @@ for case in range(4):
         names = torch.cat([kinds, kinds[: objects // 2], torch.randint(1, 5, (extra,), generator=generator)])
         found_boxes.append({"boxes": boxes, "labels": names, "scores": torch.rand(len(boxes), generator=generator)})
     expected = evaluate_detections(found_boxes, truth_boxes, ["a", "b", "c", "d"])
-    result = mean_ap(found_boxes, truth_boxes, IOUS)
+    result = plain(mean_ap(found_boxes, truth_boxes, IOUS))
     same(result["AP"], expected.AP, f"random data set {case}: AP, to 1e-6", rtol=0, atol=1e-6)
     same([result["per_threshold"][0], result["per_threshold"][5]], [expected.AP50, expected.AP75],
          f"random data set {case}: AP50 and AP75, to 1e-6", rtol=0, atol=1e-6)
@@ -1509,12 +1514,12 @@ Detections that score less than all others stand at the end of the list, so prec
 earlier cut stay what they were. The envelope at a recall is the highest precision at this recall or beyond
 it; more cuts can only add to the set over which the maximum goes, so it cannot fall anywhere. It rises where
 the added detections find objects that were missed: recall then reaches levels at which the envelope was 0,
-and even a low precision is more than 0. (At the best the matching of the earlier detections does not change
-either, since they choose first.) The precision of the whole list falls, from right / few to little more right
-/ ten times as many. mIoU can only rise, as it takes a maximum over more boxes. For a robot that grasps
-whatever is reported, AP is the wrong number, since the robot works at one threshold and every false alarm is
-a wrong grasp: report precision and recall at that threshold, with an IoU threshold that fits the gripper, and
-use AP to compare detectors before the threshold is chosen. (Full marks: earlier cuts unchanged; envelope is a
+and even a low precision is more than 0. (The matching of the earlier detections does not change either, since
+they choose first.) The precision of the whole list falls, from right / few to little more right / ten times
+as many. mIoU can only rise, as it takes a maximum over more boxes. For a robot that grasps whatever is
+reported, AP is the wrong number, since the robot works at one threshold and every false alarm is a wrong
+grasp: report precision and recall at that threshold, with an IoU threshold that fits the gripper, and use AP
+to compare detectors before the threshold is chosen. (Full marks: earlier cuts unchanged; envelope is a
 maximum; unreached levels; precision falls, mIoU rises; precision at the robot's own threshold.)
 """
 
