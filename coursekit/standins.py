@@ -268,4 +268,18 @@ LIBRARY = {
     "nms": NMS,
     "batched_nms": NMS,
     "soft_nms": NMS,
+    "match_detections": (
+        "pycocotools.cocoeval.COCOeval",
+        "coursekit.evaluation.run_pycocotools",
+    ),
+    "coco101_ap": (
+        "pycocotools.cocoeval.COCOeval",
+        "coursekit.evaluation.run_pycocotools",
+    ),
+    "mean_ap": (
+        "pycocotools.cocoeval.COCOeval",
+        "coursekit.evaluation.run_pycocotools",
+        "coursekit.evaluation.evaluate_detections",
+        "coursekit.evaluation.evaluate",
+    ),
 }
