@@ -9,6 +9,7 @@ Only calls to public libraries stand here, no answers; a test holds each against
 from types import SimpleNamespace
 
 import torch
+from torch import nn
 
 
 def xyxy_to_cxcywh(boxes):
@@ -130,10 +131,33 @@ def ssd_loss(logits, deltas, labels, target_deltas, alpha=1.0):
     return losses["classification"], alpha * losses["bbox_regression"]
 
 
+class SSDHead(nn.Module):
+    """torchvision's; it counts background as a class and gives a dict."""
+
+    def __init__(self, channels, anchors_per_cell, num_classes):
+        from torchvision.models.detection.ssd import SSDHead
+
+        super().__init__()
+        self.head = SSDHead(channels, anchors_per_cell, num_classes + 1)
+
+    def forward(self, features):
+        outputs = self.head(features)
+        return outputs["cls_logits"], outputs["bbox_regression"]
+
+
 def nms(boxes, scores, iou_threshold):
     from torchvision.ops import nms
 
     return nms(boxes, scores, iou_threshold)
+
+
+def batched_nms(boxes, scores, labels, iou_threshold):
+    """torchvision's form that goes class by class; its other one moves the classes apart, and errs where coordinates
+    are negative or lose digits. Both leave the order of equal scores open, hence the sorting."""
+    from torchvision.ops.boxes import _batched_nms_vanilla
+
+    kept = _batched_nms_vanilla(boxes, scores, labels, iou_threshold).sort().values
+    return kept[scores[kept].argsort(descending=True, stable=True)]
 
 
 STANDINS = {
@@ -151,9 +175,19 @@ STANDINS = {
         anchor_targets,
         smooth_l1_loss,
         ssd_loss,
+        SSDHead,
         nms,
+        batched_nms,
     )
 }
+
+NMS = (
+    "torchvision.ops.boxes.nms",
+    "torch.ops.torchvision.nms",
+    "torchvision.ops.boxes.batched_nms",
+    "torchvision.ops.boxes._batched_nms_coordinate_trick",
+    "torchvision.ops.boxes._batched_nms_vanilla",
+)
 
 LIBRARY = {
     "xyxy_to_cxcywh": (
@@ -231,5 +265,21 @@ LIBRARY = {
         "torchvision.models.detection.ssd.SSD.postprocess_detections",
         "torchvision.models.detection.roi_heads.RoIHeads.postprocess_detections",
     ),
-    "nms": ("torchvision.ops.boxes.nms", "torch.ops.torchvision.nms"),
+    "nms": NMS,
+    "batched_nms": NMS,
+    "soft_nms": NMS,
+    "match_detections": (
+        "pycocotools.cocoeval.COCOeval",
+        "coursekit.evaluation.run_pycocotools",
+    ),
+    "coco101_ap": (
+        "pycocotools.cocoeval.COCOeval",
+        "coursekit.evaluation.run_pycocotools",
+    ),
+    "mean_ap": (
+        "pycocotools.cocoeval.COCOeval",
+        "coursekit.evaluation.run_pycocotools",
+        "coursekit.evaluation.evaluate_detections",
+        "coursekit.evaluation.evaluate",
+    ),
 }

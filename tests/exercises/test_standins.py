@@ -256,3 +256,50 @@ def test_ssd_loss_differs_on_an_ignored_anchor():
     ours, theirs = (function(logits, deltas, ignored, targets) for function in (reference, standin))
     assert ours[0] < 20 < theirs[0] - ours[0]
     torch.testing.assert_close(ours[1], theirs[1])
+
+
+# 05_ssd
+
+
+def test_SSDHead():
+    standin, reference = both("SSDHead")
+    arguments = ([8, 5], [2, 3], 6)
+    theirs, ours = standin(*arguments), reference(*arguments)
+    layers = [weight for weight in theirs.state_dict().values()]
+    # both have weight and bias of the scores of each level, then of the offsets of each level
+    ours.load_state_dict(dict(zip(ours.state_dict(), layers, strict=True)))
+    maps = [random(2, 8, 3, 4), random(2, 5, 2, 1)]
+    torch.testing.assert_close(theirs(maps), ours(maps))
+    assert [tuple(output.shape) for output in theirs(maps)] == [(2, 30, 7), (2, 30, 4)]
+
+
+# 06_nms
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [120, 1, 0])
+def test_nms(count, dtype):
+    standin, reference = both("nms")
+    boxes, scores = random_boxes(count, dtype=dtype) / 2 - 20, (8 * random(count, seed=1, dtype=dtype)).floor()
+    for threshold in (0.0, 0.25, 0.5, 1.0):
+        assert torch.equal(standin(boxes, scores, threshold), reference(boxes, scores, threshold))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count, classes", [(1500, 3), (120, 4), (120, 1), (1, 1), (0, 1)])
+def test_batched_nms(count, classes, dtype):
+    standin, reference = both("batched_nms")
+    boxes, scores = random_boxes(count, dtype=dtype) / 2 - 40, (8 * random(count, seed=1, dtype=dtype)).floor()
+    labels = (classes * random(count, seed=2)).long()
+    assert torch.equal(standin(boxes, scores, labels, 0.4), reference(boxes, scores, labels, 0.4))
+
+
+def test_batched_nms_of_negative_coordinates_and_of_small_boxes_with_large_labels():
+    standin, reference = both("batched_nms")
+    ends = torch.tensor([[90.0, 90, 110, 110], [-21, -21, -1, -1]])
+    specks = torch.tensor([[0.0, 0, 1, 1], [0.25, 0, 1.25, 1], [0.375, 0, 1.375, 1], [2**18, 0, 2**18 + 64, 64]]) / 64
+    for boxes, labels in ((ends, torch.tensor([1, 2])), (specks, torch.tensor([90, 90, 90, 1]))):
+        scores = torch.linspace(0.9, 0.6, len(boxes))
+        kept = standin(boxes, scores, labels, 0.5)
+        assert torch.equal(kept, reference(boxes, scores, labels, 0.5))
+        assert kept.tolist() == {2: [0, 1], 4: [0, 2, 3]}[len(boxes)]
