@@ -616,7 +616,7 @@ for path in ("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger", "/proc/sys/
         "what belongs to no hand-in",
         """
 import pathlib
-for path in ("/etc/shadow", "/root/.bashrc", "/root/.ssh", "@HOME@/precious.txt", "@CANARY@/precious.txt", "/var/log", "/home", "/run/secrets", "/proc/1/root@CANARY@", "/proc/kcore", "/dev/sda", "/dev/vda"):
+for path in ("/etc/shadow", *("/".join(("", "root", name)) for name in (".bashrc", ".ssh")), "@HOME@/precious.txt", "@CANARY@/precious.txt", "/var/log", "/home", "/run/secrets", "/proc/1/root@CANARY@", "/proc/kcore", "/dev/sda", "/dev/vda"):
     def read():
         found = pathlib.Path(path)
         return [*found.iterdir()] or False if found.is_dir() else found.open("rb").read(1) or False
