@@ -1,5 +1,7 @@
 """Lesson source -> `solutions/NN_topic/topic.ipynb` (executed), `course/NN_topic/topic.ipynb` (released), fingerprints.
 
+The released notebook goes to `coursekit/released/` too, for `coursekit check-in`.
+
 Everything generated is the same, byte for byte, each time; a lesson whose source did not change is not executed again.
 """
 
@@ -56,11 +58,14 @@ def build_lesson(path, *, force=False, check=False, root=ROOT):
     exercises_of(path)  # a lesson whose checks and exercises do not fit is refused before anything runs
     notebook = expand(path)
     executed = None if force else _unchanged(solution, notebook)
+    given = _text(released(notebook))
     if executed is None and not check:
         executed = execute(notebook, path.parent)
     wanted = {
         solution: None if executed is None else _text(executed),
-        release: _text(released(notebook)),
+        release: given,
+        # the same again, as `course/` is where students write: `coursekit check-in` compares with it
+        Path(root) / "coursekit" / "released" / f"{lesson}.ipynb": given,
         prints: _prints_text(make_fingerprints(path)),
     }
     stale = [file for file, text in wanted.items() if text is None or not file.exists() or file.read_text("utf-8") != text]

@@ -259,7 +259,7 @@ def restore(lesson, submitted, notes=(), by_place=False):
     template = {cell.id: cell for cell in lesson.cells}
     hand_in = HandIn([], list(notes))
     cells, findings, facts = hand_in.cells, hand_in.findings, hand_in.facts
-    owners = _owners(lesson, template, submitted, findings, facts)
+    owners = owners_of(lesson, template, submitted, findings, facts)
     if by_place:
         _by_place(template, submitted, owners, facts)
     counts = {}
@@ -316,7 +316,7 @@ def _own(cell, missing=False, number=None):
     )
 
 
-def _owners(lesson, template, submitted, findings, facts):
+def owners_of(lesson, template, submitted, findings, facts):
     """For each submitted cell the id of the lesson's cell that it is, or None."""
     by_grade_id = {grade_id(cell): key for key, cell in template.items() if grade_id(cell)}
     by_text = {_trimmed(text): key for key, text in reversed(lesson.released.items()) if text.strip()}
