@@ -9,8 +9,10 @@ import copy
 import hashlib
 import json
 import os
+import re
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 from .lessons import ROOT, LessonError, exercises_of, read_cells, sources
@@ -18,6 +20,20 @@ from .lessons import ROOT, LessonError, exercises_of, read_cells, sources
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 # Fixed, so that the Python that happened to build does not show up as a change.
 LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
+
+BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/{page})"
+START = """\
+# Run this cell first, and whenever you come back: it installs what is missing, finds your folder, names the device.
+import importlib.util, subprocess, sys
+
+if importlib.util.find_spec("coursekit") is None:
+    course = "{archive}"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", course], check=True)
+    importlib.invalidate_caches()
+
+from coursekit.start import start
+
+start("{lesson}")"""
 
 
 def build(lessons=(), *, force=False, check=False, root=ROOT):
@@ -84,7 +100,8 @@ def expand(path):
     import nbformat
 
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": dict(KERNEL), "language_info": dict(LANGUAGE)})
-    seen = set()
+    notebook.cells = head(path, repository(path.parent.parent.parent))
+    seen = {cell.id for cell in notebook.cells}
     for cell in read_cells(path):
         grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
         name = grade_id or hashlib.sha256(cell.source.encode()).hexdigest()[:12]
@@ -95,6 +112,50 @@ def expand(path):
         seen.add(cell.id)
         notebook.cells.append(cell)
     return notebook
+
+
+def repository(root=ROOT):
+    """`(address, branch)` from which students get the course, `[tool.autograder]` of pyproject.toml; None if not set.
+
+    Raises:
+        LessonError: if the address is not GitHub's: Colab's badge opens notebooks from there.
+    """
+    file = Path(root) / "pyproject.toml"
+    settings = tomllib.loads(file.read_text("utf-8")).get("tool", {}).get("autograder", {}) if file.exists() else {}
+    address = settings.get("repository", "").rstrip("/").removesuffix(".git")
+    if not address:
+        return None
+    if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
+        raise LessonError(f"{file}: repository = {address!r}, expected https://github.com/OWNER/NAME")
+    return address, settings.get("branch", "main")
+
+
+def head(path, place):
+    """The cells that every lesson begins with: the badge that opens it in Colab, and the cell to run first.
+
+    The first cell is not run by the build and by nbval: it installs, and says what machine it is on.
+
+    Args:
+        path (path): the lesson's source.
+        place: what `repository` gave.
+    """
+    import nbformat
+
+    if place is None:
+        return []
+    address, branch = place
+    lesson = path.parent.name
+    page = f"{address.removeprefix('https://')}/blob/{branch}/course/{lesson}/{path.stem}.ipynb"
+    made = {
+        "badge": nbformat.v4.new_markdown_cell(BADGE.format(page=page.replace("github.com", "github", 1))),
+        "start": nbformat.v4.new_code_cell(
+            START.format(archive=f"{address}/archive/{branch}.zip", lesson=lesson),
+            metadata={"tags": ["skip-execution", "nbval-skip"]},
+        ),
+    }
+    for name, cell in made.items():
+        cell.id = name
+    return list(made.values())
 
 
 def execute(notebook, folder):
@@ -136,7 +197,14 @@ def _unchanged(solution, notebook):
         return None
     if not all(cell.get("execution_count") for cell in old.cells if needs_run(cell)):
         return None
+    # The head is made anew: another address of the repository is no reason to train every detector again.
+    old.cells = notebook.cells[: _heads(notebook)] + old.cells[_heads(old) :]
     return old if _text(_without_outputs(old)) == _text(_without_outputs(notebook)) else None
+
+
+def _heads(notebook):
+    """How many cells the head has."""
+    return sum(cell.id in ("badge", "start") for cell in notebook.cells[:2])
 
 
 def needs_run(cell):

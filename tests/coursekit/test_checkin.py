@@ -308,7 +308,8 @@ def test_a_notebook_spoilt_anyhow_is_reported_or_unreadable(tmp_path, right, see
     for _ in range(15):
         notebook = copy.deepcopy(right)
         for _ in range(chance.choice([1, 5, 20])):
-            spoil(notebook, chance)
+            if notebook:
+                spoil(notebook, chance)
         try:
             report = looked_at(tmp_path, notebook)
         except checkin.Unreadable:
