@@ -23,12 +23,14 @@ LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "pytho
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/{page})"
 START = """\
-# Run this cell first, and whenever you come back: it installs what is missing, finds your folder, names the device.
+# Run this cell first, and whenever you come back.
+# It installs what is missing, finds your folder, and names the device.
 import importlib.util, subprocess, sys
 
 if importlib.util.find_spec("coursekit") is None:
     course = "{archive}"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", course], check=True)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, course], check=True)
     importlib.invalidate_caches()
 
 from coursekit.start import start
