@@ -613,10 +613,10 @@ class Watch:
         self.bar.set_postfix_str(f"loss {mean:.3f}, {speed}", refresh=False)
         self.bar.update(self.history.steps[-1] - self.bar.n)
         if self.curve and time.perf_counter() - self.drawn > DRAW_EVERY:
-            self.draw()
+            self.draw(self.history.is_normal())
 
-    def draw(self):
-        """Draws the curve, over the one before."""
+    def draw(self, verdict=""):
+        """Draws the curve, over the one before, and what there is to say of it so far."""
         import matplotlib.pyplot as plt
         from IPython.display import display
 
@@ -624,7 +624,7 @@ class Watch:
 
         canvas, ax = plt.subplots(figsize=(6, 3.2), dpi=80, layout="constrained")
         show_loss(self.history, ax)
-        ax.set_title("\n".join(textwrap.wrap(self.history.is_normal(), 82)), fontsize=8, loc="left")
+        ax.set_title("\n".join(textwrap.wrap(verdict, 82)), fontsize=8, loc="left")
         plt.close(canvas)
         if self.figure is None:
             self.figure = display(canvas, display_id=True)
@@ -634,7 +634,7 @@ class Watch:
 
     def close(self):
         if self.figure is not None:
-            self.draw()
+            self.draw()  # the verdict comes below, as text
         if self.bar is not None:
             self.bar.close()
 

@@ -276,3 +276,18 @@ def test_earlier_finds_an_answer_in_a_copy_that_colab_saved(tmp_path, monkeypatc
     function = earlier.earlier("box_area", tmp_path / "course" / "02_anchors")
     assert "box_area: yours, from Colab Notebooks" in capsys.readouterr().out
     assert function.__code__.co_filename.startswith("Colab Notebooks")
+
+
+def test_the_students_folder_of_the_docs_installs_and_has_no_solution(tmp_path):
+    """The command of docs/labs.md, run as written."""
+    text = (ROOT / "docs" / "labs.md").read_text("utf-8")
+    commands = [line for line in text.splitlines() if line.startswith(("mkdir ../students", "git archive"))]
+    assert len(commands) == 2
+    inside = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True)
+    if inside.returncode:
+        pytest.skip("no git checkout")
+    script = " && ".join(commands).replace("../students", str(tmp_path / "students"))
+    subprocess.run(script, shell=True, cwd=ROOT, check=True)
+    files = {path.relative_to(tmp_path / "students") for path in (tmp_path / "students").rglob("*") if path.is_file()}
+    assert Path("coursekit/start.py") in files and Path("course/01_boxes/boxes.ipynb") in files
+    assert not [file for file in files if file.parts[0] in ("solutions", "autograder", "tests")]
