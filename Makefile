@@ -25,7 +25,7 @@ grade: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest tests
-	COURSEKIT_QUIET=1 $(BIN)/python -m pytest --nbval solutions
+	COURSEKIT_QUIET=1 COURSEKIT_CHECKPOINTS=0 $(BIN)/python -m pytest --nbval solutions
 
 bench: $(READY)
 	$(BIN)/python -m pytest tests/bench --save tests/bench/results; code=$$?; $(BIN)/python -m tests.bench.frame; exit $$code

@@ -166,7 +166,7 @@ def execute(notebook, folder):
     from nbclient.exceptions import CellExecutionError
 
     notebook = copy.deepcopy(notebook)
-    environment = {**os.environ, "COURSEKIT_QUIET": "1"}
+    environment = {**os.environ, "COURSEKIT_QUIET": "1", "COURSEKIT_CHECKPOINTS": "0"}
     client = NotebookClient(
         notebook,
         timeout=1800,

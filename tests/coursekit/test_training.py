@@ -222,6 +222,14 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
     assert training.read_checkpoint(path)[1]["step"] == 1
 
 
+def test_what_compares_outputs_can_do_without_checkpoints(tmp_path, monkeypatch, capsys):
+    """The build and nbval: a run must not depend on what the one before left."""
+    monkeypatch.setenv("COURSEKIT_CHECKPOINTS", "0")
+    for _ in range(2):
+        fit(make_model(), loss, make_data(), steps=2, batch_size=8, checkpoint=tmp_path / "run.safetensors")
+    assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path, capsys):
     path, model = tmp_path / "run.safetensors", make_model()
     first = fit(model, loss, make_data(), steps=3, batch_size=8, checkpoint=path)
@@ -383,6 +391,21 @@ def test_no_memory_for_the_model_itself_is_told_too(monkeypatch):
     monkeypatch.setattr(model, "to", failing)
     with pytest.raises(TrainingError, match="cpu has no memory left for the data and the model: restart"):
         fit(model, loss, make_data(), steps=5, batch_size=8)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_out_of_memory_is_told_and_the_next_try_has_it_again():
+    def greedy(model, images, targets):
+        maps = model(images)
+        rest = torch.cuda.mem_get_info()[1]
+        return {"x": maps.mean() * torch.ones(rest, device=maps.device, dtype=torch.uint8)[0]}
+
+    before = torch.cuda.memory_allocated()
+    with pytest.raises(TrainingError, match="out of memory on cuda:0 with 8 images a batch: try batch_size=4"):
+        fit(make_model(), greedy, make_data(), steps=5, batch_size=8)
+    gc.collect()
+    assert torch.cuda.memory_allocated() - before < 10 * 2**20
 
 
 # A checkpoint of other code

@@ -206,7 +206,7 @@ data = DetectionData(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), [{"boxes": torc
 calls = []
 def loss(model, images, targets):
     calls.append(1)
-    if len(calls) == STOP: signal.raise_signal(signal.SIGINT)
+    if len(calls) == stop: signal.raise_signal(signal.SIGINT)
     return model(images).square().mean()
 history = fit(model, loss, data, steps=5, batch_size=2, checkpoint="run.safetensors", device="cpu")
 print("steps", len(history.steps), "run here", len(calls))
@@ -218,7 +218,7 @@ def test_on_colab_the_folder_is_on_drive_and_a_training_goes_on_after_a_disconne
     folder = content / "drive" / "MyDrive" / start.COURSE / "05_ssd"
     first = cell("05_ssd", "start")
     before = Machine(tmp_path / "before", content, colab=True)
-    shown = before.run(first + TRAINING.replace("STOP", "2"))
+    shown = before.run(first + "\nstop = 2" + TRAINING)
     assert f"your folder is {folder}: checkpoints stay there" in shown and "steps 2 run here 2" in shown
     assert (folder / "run.safetensors").exists()
     assert {path.parent.name for path in folder.parent.glob("*/*.ipynb")} == set(LESSONS)
@@ -227,7 +227,7 @@ def test_on_colab_the_folder_is_on_drive_and_a_training_goes_on_after_a_disconne
     written = mine.read_text()
 
     after = Machine(tmp_path / "after", content, colab=True)  # a new session: nothing is left but Drive
-    shown = after.run(first + TRAINING.replace("STOP", "-1"))
+    shown = after.run(first + "\nstop = -1" + TRAINING)
     assert "run.safetensors holds step 2 of 5" in shown and "steps 5 run here 3" in shown
     assert mine.read_text() == written, "the student's notebook stays as it is"
 
@@ -278,7 +278,7 @@ def test_earlier_finds_an_answer_in_a_copy_that_colab_saved(tmp_path, monkeypatc
     assert function.__code__.co_filename.startswith("Colab Notebooks")
 
 
-def test_the_students_folder_of_the_docs_installs_and_has_no_solution(tmp_path):
+def test_the_students_folder_of_the_docs_has_the_course_and_no_solution(tmp_path):
     """The command of docs/labs.md, run as written."""
     text = (ROOT / "docs" / "labs.md").read_text("utf-8")
     commands = [line for line in text.splitlines() if line.startswith(("mkdir ../students", "git archive"))]
