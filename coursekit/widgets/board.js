@@ -1,0 +1,188 @@
+// A picture with boxes to drag. Python sends `picture` and `scene`; this sends {boxes, count, ...} back, one message at
+// a time, and {event: "draw" | "delete" | "choose", ...} where `scene.drawable` says that boxes come and go.
+// Pixels of the picture are the units of the SVG; `frame` and `view` map them to the units of the axes.
+const SVG = "http://www.w3.org/2000/svg";
+const CORNERS = [[0, 1], [2, 1], [2, 3], [0, 3]];
+const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const HELP = "Arrow keys move it, with Shift they move its lower right corner, with Alt in steps of ten.";
+
+function make(tag, attributes, parent) {
+  const node = tag === "div" || tag === "p" || tag === "img"
+    ? document.createElement(tag) : document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  parent?.append(node);
+  return node;
+}
+
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+function render({ model, el }) {
+  const holder = make("div", { class: "coursekit-board" }, el);
+  const image = make("img", {}, holder);
+  const svg = make("svg", {}, holder);
+  const text = make("p", { class: "coursekit-readout", role: "status", "aria-live": "polite" }, el);
+
+  let scene = model.get("scene"), shown = null, boxes = [], nodes = [], count = 0, waiting = false, late = null, address = null;
+
+  const units = (event) => {  // the pointer, in units of the axes
+    const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
+    const [left, top, right, bottom] = scene.frame, [x0, y0, x1, y1] = scene.view;
+    return [x0 + (point.x - left) / (right - left) * (x1 - x0), y0 + (point.y - top) / (bottom - top) * (y1 - y0)];
+  };
+  const pixels = ([x1, y1, x2, y2]) => {
+    const [left, top, right, bottom] = scene.frame, [a, b, c, d] = scene.view;
+    const across = (x) => left + (x - a) / (c - a) * (right - left), down = (y) => top + (y - b) / (d - b) * (bottom - top);
+    return [across(x1), down(y1), across(x2), down(y2)];
+  };
+  const snap = (value) => Math.round(value / scene.step) * scene.step;
+
+  const send = (more = {}) => {  // while Python is busy only the latest is remembered
+    const message = { boxes, count: ++count, ...more };
+    if (waiting && !more.event) { late = message; return; }
+    late = null;
+    waiting = true;
+    model.send(message);
+  };
+
+  const place = (index) => {
+    const node = nodes[index], [x1, y1, x2, y2] = pixels(boxes[index]), look = scene.looks[index];
+    for (const rect of node.querySelectorAll("rect.line, rect.halo, rect.body")) {
+      rect.setAttribute("x", x1); rect.setAttribute("y", y1);
+      rect.setAttribute("width", Math.max(0, x2 - x1)); rect.setAttribute("height", Math.max(0, y2 - y1));
+    }
+    node.querySelectorAll("circle").forEach((circle, corner) => {
+      const edges = [x1, y1, x2, y2];
+      circle.setAttribute("cx", edges[CORNERS[corner][0]]);
+      circle.setAttribute("cy", edges[CORNERS[corner][1]]);
+    });
+    const name = node.querySelector("text"), plate = node.querySelector("rect.plate");
+    const above = y1 > 18;
+    name.setAttribute("x", x1 + 8); name.setAttribute("y", above ? y1 - 5 : y1 + 16);
+    plate.setAttribute("x", x1 + 4); plate.setAttribute("y", above ? y1 - 17 : y1 + 4);
+    plate.setAttribute("width", look.name ? 8 + 7 * look.name.length : 0);
+    const shown = boxes[index].map((value) => +value.toFixed(2));
+    node.setAttribute("aria-label", `Box ${look.name}: x ${shown[0]} to ${shown[2]}, y ${shown[1]} to ${shown[3]}. ${HELP}`);
+  };
+
+  const change = (index, box) => {
+    if (boxes[index].every((value, side) => value === box[side])) return;
+    boxes = boxes.with ? boxes.with(index, box) : boxes.map((old, i) => (i === index ? box : old));
+    place(index);
+    send();
+  };
+
+  const moved = (box, dx, dy) => {
+    const [x1, y1, x2, y2] = box, [width, height] = scene.limits;
+    dx = clamp(snap(dx), -x1, width - x2); dy = clamp(snap(dy), -y1, height - y2);
+    return [x1 + dx, y1 + dy, x2 + dx, y2 + dy];
+  };
+  const resized = (box, corner, dx, dy) => {
+    const next = [...box], [h, v] = CORNERS[corner], step = scene.step, [width, height] = scene.limits;
+    next[h] = h === 0 ? clamp(box[0] + snap(dx), 0, box[2] - step) : clamp(box[2] + snap(dx), box[0] + step, width);
+    next[v] = v === 1 ? clamp(box[1] + snap(dy), 0, box[3] - step) : clamp(box[3] + snap(dy), box[1] + step, height);
+    return next;
+  };
+
+  const drag = (event, index, corner) => {
+    event.preventDefault(); event.stopPropagation();
+    nodes[index].focus({ preventScroll: true });
+    const [startX, startY] = units(event), before = boxes[index];
+    const move = (e) => {
+      const [x, y] = units(e);
+      change(index, corner === null ? moved(before, x - startX, y - startY) : resized(before, corner, x - startX, y - startY));
+    };
+    follow(event, move);
+  };
+  const follow = (event, move, end = () => {}) => {
+    svg.setPointerCapture(event.pointerId);
+    const stop = () => { svg.removeEventListener("pointermove", move); svg.removeEventListener("pointerup", stop);
+      svg.removeEventListener("pointercancel", stop); end(); };
+    svg.addEventListener("pointermove", move); svg.addEventListener("pointerup", stop); svg.addEventListener("pointercancel", stop);
+  };
+
+  const key = (event, index) => {
+    if (scene.drawable && (event.key === "Delete" || event.key === "Backspace")) {
+      send({ event: "delete", index });
+    } else if (KEYS[event.key]) {
+      const by = scene.step * (event.altKey ? 10 : 1), [dx, dy] = KEYS[event.key].map((side) => side * by);
+      change(index, event.shiftKey ? resized(boxes[index], 2, dx, dy) : moved(boxes[index], dx, dy));
+    } else return;
+    event.preventDefault(); event.stopPropagation();
+  };
+
+  const build = () => {  // the boxes' nodes; kept while only their places change, so that focus and drags go on
+    svg.replaceChildren();
+    nodes = scene.looks.map((look, index) => {
+      const node = make("g", { tabindex: 0, role: "application", "aria-roledescription": "box to drag" }, svg);
+      make("rect", { class: "body", fill: "#fff", "fill-opacity": 0, "pointer-events": "all" }, node);
+      make("rect", { class: "halo", fill: "none", stroke: "#fff", "stroke-opacity": .75, "stroke-width": look.width + 3 }, node);
+      make("rect", { class: "line", fill: "none", stroke: look.color, "stroke-width": look.width, "stroke-dasharray": look.dash }, node);
+      make("rect", { class: "plate", fill: look.color, height: 15, rx: 2 }, node);
+      make("text", { fill: look.ink, "font-size": 11, "font-family": "sans-serif" }, node).textContent = look.name;
+      node.addEventListener("pointerdown", (event) => drag(event, index, null));
+      CORNERS.forEach(([h, v], corner) => {
+        const cursor = (h === 0) === (v === 1) ? "nwse-resize" : "nesw-resize";
+        make("circle", { r: 5, stroke: look.color, style: `cursor: ${cursor}` }, node)
+          .addEventListener("pointerdown", (event) => drag(event, index, corner));
+      });
+      node.addEventListener("keydown", (event) => key(event, index));
+      node.addEventListener("focus", () => { if (scene.drawable && scene.chosen !== index) send({ event: "choose", index }); });
+      return node;
+    });
+  };
+
+  svg.addEventListener("pointerdown", (event) => {  // on empty ground: a new box, where boxes can be drawn
+    if (!scene.drawable) return;
+    event.preventDefault();
+    const [width, height] = scene.limits;
+    const inside = ([x, y]) => [clamp(snap(x), 0, width), clamp(snap(y), 0, height)];
+    const start = inside(units(event));
+    const ghost = make("rect", { fill: "none", stroke: "#000", "stroke-width": 2, "stroke-dasharray": "4 3" }, svg);
+    let box = null;
+    follow(event, (e) => {
+      const [x, y] = inside(units(e));
+      box = [Math.min(start[0], x), Math.min(start[1], y), Math.max(start[0], x), Math.max(start[1], y)];
+      const [x1, y1, x2, y2] = pixels(box);
+      for (const [name, value] of Object.entries({ x: x1, y: y1, width: x2 - x1, height: y2 - y1 })) ghost.setAttribute(name, value);
+    }, () => {
+      ghost.remove();
+      if (box && box[2] - box[0] >= 2 && box[3] - box[1] >= 2) send({ event: "draw", box });
+    });
+  });
+
+  const draw = () => {
+    const old = scene;
+    scene = model.get("scene");
+    if (!scene.size) return;
+    const [width, height] = scene.size;
+    holder.style.width = `${width}px`;
+    svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    const pixels = model.get("picture");
+    if (pixels !== shown) {
+      const next = URL.createObjectURL(new Blob([pixels], { type: "image/png" })), previous = address;
+      shown = pixels;
+      address = next;
+      const ready = new Image();
+      ready.src = next;
+      ready.decode().catch(() => {}).then(() => {  // only then, or the picture would flicker
+        if (address === next) image.src = next;
+        if (previous) setTimeout(() => URL.revokeObjectURL(previous), 1000);
+      });
+    }
+    image.alt = scene.alt;
+    text.textContent = scene.text;
+    if (nodes.length === 0 || JSON.stringify(scene.looks) !== JSON.stringify(old.looks)) build();
+    if (scene.count >= count || boxes.length !== scene.boxes.length) { boxes = scene.boxes; count = Math.max(count, scene.count); }  // else the pointer is ahead of Python
+    boxes.forEach((_, index) => place(index));
+    if (scene.focus !== old.focus) nodes[scene.focus]?.focus({ preventScroll: true });
+    waiting = false;
+    if (late) { const message = late; late = null; waiting = true; model.send(message); }
+  };
+  model.on("change:scene", draw);
+  draw();
+  // Without this, JupyterLab takes the arrow keys of sliders and boxes for its own.
+  requestAnimationFrame(() => (el.closest(".coursekit-explorer") ?? el).setAttribute("data-lm-suppress-shortcuts", "true"));
+  return () => { model.off("change:scene", draw); if (address) URL.revokeObjectURL(address); };
+}
+
+export default { render };
