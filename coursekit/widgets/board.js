@@ -23,16 +23,34 @@ function render({ model, el }) {
   const text = make("p", { class: "coursekit-readout", role: "status", "aria-live": "polite" }, el);
 
   let scene = model.get("scene"), shown = null, boxes = [], nodes = [], count = 0, waiting = false, late = null, address = null;
+  const stale = [];
 
-  const units = (event) => {  // the pointer, in units of the axes
+  const spot = (event) => {  // the pointer, in pixels of the picture
     const point = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-    const [left, top, right, bottom] = scene.frame, [x0, y0, x1, y1] = scene.view;
-    return [x0 + (point.x - left) / (right - left) * (x1 - x0), y0 + (point.y - top) / (bottom - top) * (y1 - y0)];
+    return [point.x, point.y];
+  };
+  const units = (event) => {  // the pointer, in units of the axes
+    const [x, y] = spot(event), [left, top, right, bottom] = scene.frame, [x0, y0, x1, y1] = scene.view;
+    return [x0 + (x - left) / (right - left) * (x1 - x0), y0 + (y - top) / (bottom - top) * (y1 - y0)];
   };
   const pixels = ([x1, y1, x2, y2]) => {
     const [left, top, right, bottom] = scene.frame, [a, b, c, d] = scene.view;
     const across = (x) => left + (x - a) / (c - a) * (right - left), down = (y) => top + (y - b) / (d - b) * (bottom - top);
     return [across(x1), down(y1), across(x2), down(y2)];
+  };
+  const hit = (event) => {  // what lies there: the nearest corner, else the smallest box, or nothing
+    const [x, y] = spot(event), found = { index: null, corner: null };
+    let nearest = 10, least = Infinity;
+    boxes.forEach((box, index) => {
+      const edges = pixels(box), area = (edges[2] - edges[0]) * (edges[3] - edges[1]);
+      CORNERS.forEach(([h, v], corner) => {
+        const far = Math.hypot(edges[h] - x, edges[v] - y);
+        if (far < nearest) { nearest = far; Object.assign(found, { index, corner }); }
+      });
+      const inside = edges[0] <= x && x <= edges[2] && edges[1] <= y && y <= edges[3];
+      if (inside && area < least && found.corner === null) { least = area; found.index = index; }
+    });
+    return found;
   };
   const snap = (value) => Math.round(value / scene.step) * scene.step;
 
@@ -46,7 +64,7 @@ function render({ model, el }) {
 
   const place = (index) => {
     const node = nodes[index], [x1, y1, x2, y2] = pixels(boxes[index]), look = scene.looks[index];
-    for (const rect of node.querySelectorAll("rect.line, rect.halo, rect.body")) {
+    for (const rect of node.querySelectorAll("rect.line, rect.halo")) {
       rect.setAttribute("x", x1); rect.setAttribute("y", y1);
       rect.setAttribute("width", Math.max(0, x2 - x1)); rect.setAttribute("height", Math.max(0, y2 - y1));
     }
@@ -84,7 +102,6 @@ function render({ model, el }) {
   };
 
   const drag = (event, index, corner) => {
-    event.preventDefault(); event.stopPropagation();
     nodes[index].focus({ preventScroll: true });
     const [startX, startY] = units(event), before = boxes[index];
     const move = (e) => {
@@ -114,26 +131,30 @@ function render({ model, el }) {
     svg.replaceChildren();
     nodes = scene.looks.map((look, index) => {
       const node = make("g", { tabindex: 0, role: "application", "aria-roledescription": "box to drag" }, svg);
-      make("rect", { class: "body", fill: "#fff", "fill-opacity": 0, "pointer-events": "all" }, node);
       make("rect", { class: "halo", fill: "none", stroke: "#fff", "stroke-opacity": .75, "stroke-width": look.width + 3 }, node);
       make("rect", { class: "line", fill: "none", stroke: look.color, "stroke-width": look.width, "stroke-dasharray": look.dash }, node);
       make("rect", { class: "plate", fill: look.color, height: 15, rx: 2 }, node);
       make("text", { fill: look.ink, "font-size": 11, "font-family": "sans-serif" }, node).textContent = look.name;
-      node.addEventListener("pointerdown", (event) => drag(event, index, null));
-      CORNERS.forEach(([h, v], corner) => {
-        const cursor = (h === 0) === (v === 1) ? "nwse-resize" : "nesw-resize";
-        make("circle", { r: 5, stroke: look.color, style: `cursor: ${cursor}` }, node)
-          .addEventListener("pointerdown", (event) => drag(event, index, corner));
-      });
+      CORNERS.forEach(() => make("circle", { r: 5, stroke: look.color }, node));
       node.addEventListener("keydown", (event) => key(event, index));
       node.addEventListener("focus", () => { if (scene.drawable && scene.chosen !== index) send({ event: "choose", index }); });
       return node;
     });
   };
 
-  svg.addEventListener("pointerdown", (event) => {  // on empty ground: a new box, where boxes can be drawn
-    if (!scene.drawable) return;
+  svg.addEventListener("pointermove", (event) => {
+    if (event.buttons) return;
+    const { index, corner } = hit(event);
+    const slant = corner === 0 || corner === 2 ? "nwse-resize" : "nesw-resize";
+    svg.style.cursor = index === null ? (scene.drawable ? "crosshair" : "default") : corner === null ? "move" : slant;
+  });
+  svg.addEventListener("pointerdown", (event) => {
     event.preventDefault();
+    const { index, corner } = hit(event);
+    if (index !== null) drag(event, index, corner);
+    else if (scene.drawable) drawNew(event);
+  });
+  const drawNew = (event) => {
     const [width, height] = scene.limits;
     const inside = ([x, y]) => [clamp(snap(x), 0, width), clamp(snap(y), 0, height)];
     const start = inside(units(event));
@@ -148,7 +169,7 @@ function render({ model, el }) {
       ghost.remove();
       if (box && box[2] - box[0] >= 2 && box[3] - box[1] >= 2) send({ event: "draw", box });
     });
-  });
+  };
 
   const draw = () => {
     const old = scene;
@@ -157,17 +178,13 @@ function render({ model, el }) {
     const [width, height] = scene.size;
     holder.style.width = `${width}px`;
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    const pixels = model.get("picture");
-    if (pixels !== shown) {
-      const next = URL.createObjectURL(new Blob([pixels], { type: "image/png" })), previous = address;
-      shown = pixels;
-      address = next;
-      const ready = new Image();
-      ready.src = next;
-      ready.decode().catch(() => {}).then(() => {  // only then, or the picture would flicker
-        if (address === next) image.src = next;
-        if (previous) setTimeout(() => URL.revokeObjectURL(previous), 1000);
-      });
+    holder.style.aspectRatio = `${width} / ${height}`;
+    if (model.get("picture") !== shown) {
+      shown = model.get("picture");
+      if (address) stale.push(address);
+      address = URL.createObjectURL(new Blob([shown], { type: "image/png" }));
+      image.onload = () => stale.splice(0).forEach((old) => URL.revokeObjectURL(old));  // until then they may be shown
+      image.src = address;
     }
     image.alt = scene.alt;
     text.textContent = scene.text;

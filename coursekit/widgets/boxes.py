@@ -312,10 +312,11 @@ def explore_level(assign_level, *, box=(300, 150, 524, 374), image=None, image_s
             canvas(ax, image, image_size)
             stride = 2**level
             x1, y1, x2, y2 = own.tolist()
-            for x in range(int(x1 // stride) * stride, int(x2) + stride, stride):
-                ax.plot([x, x], [y1, y2], color=plot.ROLES["anchor"].color, lw=0.7)
-            for y in range(int(y1 // stride) * stride, int(y2) + stride, stride):
-                ax.plot([x1, x2], [y, y], color=plot.ROLES["anchor"].color, lw=0.7)
+            left, top = (int(side // stride) * stride for side in (x1, y1))
+            right, bottom = (-int(-side // stride) * stride for side in (x2, y2))
+            lines = {"color": plot.ROLES["anchor"].color, "lw": 0.7}
+            ax.vlines(range(left, right + 1, stride), top, bottom, **lines)
+            ax.hlines(range(top, bottom + 1, stride), left, right, **lines)
             plane.step(sides, levels, where="post", color=plot.ROLES["positive"].color, lw=1.8)
             plane.plot([root], [level], color=plot.ROLES["prediction"].color, marker="o", ms=9)
             plane.axvline(224, color="black", lw=0.8, ls=":")

@@ -169,28 +169,27 @@ class Explorer:
         """The widget: controls above the board, bound to the values. Needs ipywidgets and anywidget."""
         import ipywidgets
 
-        board = board_class()()
-        clock = {"count": 0}
+        board, latest = board_class()(), {"count": 0}
 
-        def refresh(seq=None):
-            clock["count"] = clock["count"] + 1 if seq is None else max(seq, clock["count"])
-            picture, place = self.picture(with_handles=False)
+        def refresh(values, count=None):
+            """Takes new values; a board that sent them with its count is told that count, so that it goes on."""
+            try:
+                self.set(**values)
+                latest["drawn"] = self.picture(with_handles=False)
+            except Exception as error:  # of the student's function: said where the student looks
+                self.text = f"Your function stopped with {type(error).__name__}: {error}"
+            latest["count"] = latest["count"] + 1 if count is None else max(count, latest["count"])
+            picture, place = latest["drawn"]
             board.show(picture, {
-                **place, "alt": self.alt, "text": self.text, "limits": list(self.limits),
-                "step": self.step, "boxes": self.values["boxes"].tolist(), "count": clock["count"],
+                **place, "alt": self.alt, "text": self.text, "limits": list(self.limits), "step": self.step,
+                "boxes": self.values["boxes"].tolist(), "count": latest["count"],
                 "looks": [handle_look(handle.name, handle.role) for handle in self.handles],
             })  # fmt: skip
 
-        def change(values, seq=None):
-            try:
-                self.set(**values)
-            except Exception as error:  # of the student's function: said where the student looks
-                self.text = f"Your function stopped with {type(error).__name__}: {error}"
-            refresh(seq)
-
-        board.on_msg(lambda _, message, __: change({"boxes": message["boxes"]}, message["count"]))
-        rows = [control_widget(name, control, change) for name, control in self.controls.items()]
-        refresh()
+        latest["drawn"] = self.picture(with_handles=False)
+        refresh({})
+        board.on_msg(lambda _, message, __: refresh({"boxes": message["boxes"]}, message["count"]))
+        rows = [control_widget(name, control, self.values[name], refresh) for name, control in self.controls.items()]
         layout = ipywidgets.Layout(flex_flow="row wrap")
         panel = ipywidgets.VBox([ipywidgets.HBox(rows, layout=layout), board] if rows else [board])
         panel.add_class("coursekit-explorer")
@@ -227,14 +226,14 @@ def handle_look(name, role):
     return {"name": name, "color": look.color, "ink": plot.ink_on(look.color), "width": width, "dash": pattern}
 
 
-def control_widget(name, control, change):
-    """The ipywidgets widget of a control; `change({name: value})` is called with each new value."""
+def control_widget(name, control, value, change):
+    """The ipywidgets widget of a control, at a value; `change({name: value})` is called with each new one."""
     import ipywidgets
 
     wide = {"description_width": "initial"}
     if isinstance(control, Choose):
         kind = ipywidgets.SelectionSlider if control.slide else ipywidgets.ToggleButtons
-        widget = kind(options=control.options, value=control.value, description=control.label, style=wide)
+        widget = kind(options=control.options, value=value, description=control.label, style=wide)
         if not control.slide:
             widget.style.button_width = "auto"
     else:
@@ -242,8 +241,8 @@ def control_widget(name, control, change):
         kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
         digits = 0 if whole else max(0, math.ceil(-math.log10(control.step)))
         widget = kind(
-            value=control.value, min=control.low, max=control.high, step=control.step, description=control.label,
-            style=wide, layout=ipywidgets.Layout(width="320px"), readout_format="d" if whole else f".{digits}f",
+            value=value, min=control.low, max=control.high, step=control.step, description=control.label,
+            style=wide, layout=ipywidgets.Layout(width="340px"), readout_format="d" if whole else f".{digits}f",
         )  # fmt: skip
     widget.observe(lambda event: change({name: event["new"]}), "value")
     if not getattr(control, "buttons", False):

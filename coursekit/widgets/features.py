@@ -213,7 +213,10 @@ def explore_fsaf(
             f"{letter} {int((one == 1).sum())} effective, {int((one == -1).sum())} ignored"
             for letter, one in zip(letters, targets)
         ]
-        text = f"P{level}, {columns} × {rows} cells: {'; '.join(counts)}. "
+        text = (
+            f"P{level}, {columns} × {rows} cells, regions of {values['effective']:.2f} and {values['ignoring']:.2f} of a box: "
+            f"{'; '.join(counts)}. "
+        )
         places = (f"{letter} on P{int(where)}" for letter, where in zip(letters, at))
         text += f"Objects: {listed(places)}."
         if select_level is not None:
