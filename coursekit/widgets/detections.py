@@ -108,8 +108,8 @@ def explore_nms(nms, boxes, scores, *, soft_nms=None, iou_threshold=0.5, sigma=0
             }  # fmt: skip
             for place, i in enumerate(order):
                 look_ = plot.role_style(roles[i])
-                bars.barh(place, scores[i], color="none", edgecolor="#999999", lw=0.8)
-                bars.barh(place, now[i], color=look_.color, hatch="//" if roles[i] == "ignored" else None)
+                bars.barh(place, float(scores[i]), color="none", edgecolor="#999999", lw=0.8)
+                bars.barh(place, float(now[i]), color=look_.color, hatch="//" if roles[i] == "ignored" else None)
                 bars.text(min(float(scores[i]), 1.0) + 0.02, place, names[roles[i]], va="center", fontsize=8)
             bars.set(
                 yticks=range(len(order)), yticklabels=[str(i) for i in order], ylabel="box", xlabel="score", xlim=(0, 1.3),

@@ -55,7 +55,7 @@ def explore_roi(roi_pool, roi_align, *, features=None, stride=16, output_size=(2
         def draw(axes):
             for ax, (name, (value, weights)) in zip(axes, answers.items()):
                 canvas(ax, None, size)
-                ax.imshow(features, extent=(0, size[0], size[1], 0), cmap="Greys", alpha=0.35)
+                ax.imshow(features.numpy(), extent=(0, size[0], size[1], 0), cmap="Greys", alpha=0.35)
                 plot.show_grid(columns, rows, size, role="negative", ax=ax)
                 for i in range(rows):
                     for j in range(columns):
