@@ -197,9 +197,18 @@ function render({ model, el }) {
   };
   model.on("change:scene", draw);
   draw();
-  // Without this, JupyterLab takes the arrow keys of sliders and boxes for its own.
-  requestAnimationFrame(() => (el.closest(".coursekit-explorer") ?? el).setAttribute("data-lm-suppress-shortcuts", "true"));
-  return () => { model.off("change:scene", draw); if (address) URL.revokeObjectURL(address); };
+  const attend = () => {  // once this and the controls are in the page
+    const panel = el.closest(".coursekit-explorer");
+    if (!panel) return;
+    // without this, JupyterLab takes the arrow keys of sliders and boxes for its own
+    panel.setAttribute("data-lm-suppress-shortcuts", "true");
+    // ipywidgets' sliders tell a screen reader their value, but not what it is of
+    for (const slider of panel.querySelectorAll("[role=slider]"))
+      slider.setAttribute("aria-label", slider.closest(".widget-inline-hbox")?.querySelector(".widget-label")?.textContent ?? "");
+  };
+  const watch = new IntersectionObserver(attend);
+  watch.observe(holder);
+  return () => { watch.disconnect(); model.off("change:scene", draw); if (address) URL.revokeObjectURL(address); };
 }
 
 export default { render };

@@ -214,7 +214,7 @@ def show_panel(panel, still, alt, text):
     content = {
         "application/vnd.jupyter.widget-view+json": view, "image/png": still, "text/plain": f"{alt}\n{text}",
     }  # fmt: skip
-    display(content, metadata={"image/png": {"alt": alt}}, raw=True)
+    display(content, metadata={"image/png": {"alt": f"{alt} {text}"}}, raw=True)
 
 
 def handle_look(name, role):

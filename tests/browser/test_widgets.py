@@ -167,6 +167,26 @@ def test_a_slider_moves_by_keys(page, name, keys, expected):
     assert image.get_attribute("naturalWidth") != "0" and image.get_attribute("alt")
 
 
+def test_a_screen_reader_is_told_what_each_control_and_box_is(page):
+    cell = page.show("matching_rpn")
+    names = [slider.get_attribute("aria-label") for slider in cell.find_elements("css selector", "[role=slider]")]
+    assert names == ["positive from IoU", "background below IoU"]
+    assert cell.find_element("css selector", "[role=status][aria-live=polite]").text.startswith("Of 3072 anchors")
+    assert [box.get_attribute("aria-label")[:6] for box in page.boxes(cell)] == ["Box A:", "Box B:", "Box C:"]
+
+
+def test_a_narrow_window_shrinks_the_picture_and_boxes_still_follow_the_pointer(page):
+    cell = page.show("iou")
+    page.browser.execute_script("arguments[0].style.width = '300px'", cell)
+    before, box = page.text(cell), page.boxes(cell)[1]
+    corner = box.find_elements("css selector", "circle")[2]
+    start = corner.rect["x"]
+    page.actions().click_and_hold(corner).move_by_offset(-25, 0).release().perform()
+    page.changed(cell, before)
+    assert abs(corner.rect["x"] - (start - 25)) < 3
+    page.browser.execute_script("arguments[0].style.width = ''", cell)
+
+
 def test_buttons_step_and_choose(page):
     cell = page.show("nms")
     before = page.text(cell)
