@@ -87,7 +87,8 @@ def write(data, folder, classes=None):
         Path: the JSON file.
 
     Raises:
-        ValueError: if records come without classes, have a name that is none of them, or an image that is elsewhere.
+        ValueError: if records come without classes, have a name that is none of them, or an image that is
+            elsewhere.
     """
     path = Path(folder) / "annotations.json"
     found, classes = entries(data, path.parent, classes)

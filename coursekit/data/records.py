@@ -259,7 +259,9 @@ class Entry(NamedTuple):
 
 
 def entries(data, folder, classes=None):
-    """(entries, class names) of a set for a file in `folder`; images of a `DetectionData` are written as they are asked for.
+    """(entries, class names) of a set for a file in `folder`.
+
+    The images of a `DetectionData` are written there as its entries are taken.
 
     Args:
         data (DetectionData or list[Record]): the images of records are in `folder` already.
@@ -275,13 +277,24 @@ def entries(data, folder, classes=None):
     classes, found = tuple(classes), []
     for record in data:
         if record.image.resolve().parent != folder.resolve():
-            raise ValueError(f"{record.image} is not in {folder}: write the file into the folder of the images")
+            raise ValueError(
+                f"{record.image} is not in {folder}: write the file into the folder of the images"
+            )
         for name in record.names:
             if name not in classes:
-                raise ValueError(f"{record.image}: unknown class {name!r}, expected one of {', '.join(classes)}")
+                raise ValueError(
+                    f"{record.image}: unknown class {name!r}, expected one of {', '.join(classes)}"
+                )
         labels = [classes.index(name) + 1 for name in record.names]
         found.append(
-            Entry(record.image, record.width, record.height, record.boxes.tolist(), labels, record.ignore.tolist())
+            Entry(
+                record.image,
+                record.width,
+                record.height,
+                record.boxes.tolist(),
+                labels,
+                record.ignore.tolist(),
+            )
         )
     return found, classes
 

@@ -75,8 +75,8 @@ def write(data, folder, classes=None):
         Path: the JSON file.
 
     Raises:
-        ValueError: if a box is marked `ignore`, which VIA cannot say; `coco.write` can. If records come without
-            classes, have a name that is none of them, or an image that is elsewhere.
+        ValueError: if a box is marked `ignore`, which VIA cannot say; `coco.write` can. If records come
+            without classes, have a name that is none of them, or an image that is elsewhere.
     """
     path = Path(folder) / "via_project.json"
     if hasattr(data, "targets"):
@@ -95,7 +95,8 @@ def write(data, folder, classes=None):
     for image, _, _, boxes, labels, _ in found:
         size = image.stat().st_size
         regions = []
-        for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):  # their differences in float64 are exact
+        for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
+            # the differences of these float32 are exact in float64
             shape = {"name": "rect", "x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1}
             regions.append({"shape_attributes": shape, "region_attributes": {"class": classes[label - 1]}})
         # VIA knows an image by its name followed by its size in bytes

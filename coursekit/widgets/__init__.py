@@ -1,7 +1,7 @@
 """Explorers, which make a student's own functions move, and an annotator for one's own images.
 
-An explorer holds no answer: it takes the functions that the student wrote. As the last line of a cell it shows itself:
-with controls and boxes to drag where someone watches, else as a figure with its read-out.
+An explorer holds no answer: it takes the functions that the student wrote. As the last line of a cell it
+shows itself: with controls and boxes to drag where someone watches, else as a figure with its read-out.
 
     explore_iou(box_iou)
     Annotator("my_images", classes=("cup", "plate"))

@@ -24,12 +24,13 @@ class Annotator:
     Args:
         folder (path): with the images (.jpg, .png, .webp, .bmp, .gif), taken in the order of their names.
         classes (sequence of str): names that an object can have; label 1 first.
-        project (path): a VIA file to begin with, made here or in VIA itself; `via_project.json` of the folder where
-            there is one. Polygons and circles become the boxes around them.
+        project (path): a VIA file to begin with, made here or in VIA itself; `via_project.json` of the folder
+            where there is one. Polygons and circles become the boxes around them.
 
     Raises:
         FileNotFoundError: if there is no such folder, no image in it, or no such project.
-        ValueError: if there are no classes, or the project cannot be right (another class, a box without area, ...).
+        ValueError: if there are no classes, or the project cannot be right (another class, a box without
+            area, ...).
     """
 
     def __init__(self, folder, classes, project=None):
@@ -40,7 +41,9 @@ class Annotator:
             raise FileNotFoundError(f"no folder {self.folder}: make it and put your images into it")
         self.images = sorted(path for path in self.folder.iterdir() if path.suffix.lower() in IMAGES)
         if not self.images:
-            raise FileNotFoundError(f"no image in {self.folder}, expected some of {', '.join(sorted(IMAGES))}")
+            raise FileNotFoundError(
+                f"no image in {self.folder}, expected some of {', '.join(sorted(IMAGES))}"
+            )
         self.boxes = {path.name: [] for path in self.images}
         self.names = {path.name: [] for path in self.images}
         self.index, self.chosen, self.name, self.saved = 0, None, self.classes[0], True
@@ -82,13 +85,14 @@ class Annotator:
         self.chosen = None
 
     def add(self, box=None, name=None):
-        """A new box (xyxy in pixels; a third of the image in its middle if not given), named as the last one was.
+        """A new box, xyxy in pixels (a third of the image in its middle if not given), of the last one's class.
 
         Raises:
             ValueError: for an unknown class, or a box that has no area within the image.
         """
         width, height = self.size
-        box = [round(part) for part in (width / 3, height / 3, 2 * width / 3, 2 * height / 3)] if box is None else box
+        if box is None:
+            box = [round(part / 3) for part in (width, height, 2 * width, 2 * height)]
         self.boxes[self.image.name].append(self._fitting(box))
         self.names[self.image.name].append(self._known(self.name if name is None else name))
         self.chosen, self.saved = len(self.boxes[self.image.name]) - 1, False
@@ -124,7 +128,8 @@ class Annotator:
             Record(
                 image=path, width=width, height=height,
                 boxes=torch.tensor(self.boxes[path.name], dtype=torch.float32).reshape(-1, 4),
-                names=list(self.names[path.name]), ignore=torch.zeros(len(self.names[path.name]), dtype=torch.bool),
+                names=list(self.names[path.name]),
+                ignore=torch.zeros(len(self.names[path.name]), dtype=torch.bool),
             )
             for path in self.images for width, height in [image_size(path)]
         ]  # fmt: skip
@@ -164,7 +169,9 @@ class Annotator:
         pixels = torch.from_numpy(numpy.array(Image.open(io.BytesIO(shrunk(self.image))))).permute(2, 0, 1)
         scale = pixels.shape[2] / self.size[0]
         boxes = torch.tensor(self.boxes[self.image.name]).reshape(-1, 4) * scale
-        with plot.figure(f"{self.alt} {self.text}", width=6.0, height=min(6.0, 6.0 * pixels.shape[1] / pixels.shape[2])) as ax:
+        with plot.figure(
+            f"{self.alt} {self.text}", width=6.0, height=min(6.0, 6.0 * pixels.shape[1] / pixels.shape[2])
+        ) as ax:
             plot.show_boxes(boxes, "truth", image=pixels, labels=self.names[self.image.name], ax=ax)
 
     _ipython_display_ = show
@@ -188,8 +195,8 @@ class Annotator:
             board.show(picture, {
                 "size": shown, "frame": [0, 0, *shown], "view": [0, 0, width, height], "alt": self.alt,
                 "text": f"{trouble} {self.text}".strip(), "limits": [width, height], "step": 1, "drawable": True,
-                "boxes": self.boxes[self.image.name], "count": clock["count"], "chosen": self.chosen, "focus": focus,
-                "looks": [handle_look(name, "truth") for name in names],
+                "boxes": self.boxes[self.image.name], "count": clock["count"], "chosen": self.chosen,
+                "focus": focus, "looks": [handle_look(name, "truth") for name in names],
             })  # fmt: skip
 
         def do(action, *given, seq=None, focus=None):
@@ -236,7 +243,7 @@ class Annotator:
 
 @functools.lru_cache(maxsize=8)
 def shrunk(path):
-    """An image file as a viewer shows it, as PNG (bytes), at most `WIDTH` × `HEIGHT` and never larger than it is."""
+    """An image file as a viewer shows it: PNG (bytes), at most `WIDTH` × `HEIGHT`, never larger than it is."""
     from PIL import Image, ImageOps
 
     with Image.open(path) as image:

@@ -9,7 +9,8 @@ from coursekit.widgets.explorer import Choose, Explorer, Handle, Slide, canvas, 
 def explore_iou(box_iou, *, boxes=((20, 25, 100, 85), (60, 50, 140, 110)), image=None, image_size=(160, 120)):
     """Two boxes to drag, with intersection, union and IoU.
 
-    Intersection and union follow from the function's IoU and the two areas, so a wrong function is seen as such.
+    Intersection and union follow from the function's IoU and the two areas, so a wrong function is seen as
+    such.
 
     Args:
         box_iou (callable): `box_iou(boxes1 [N, 4], boxes2 [M, 4]) -> [N, M]`.
@@ -37,7 +38,8 @@ def explore_iou(box_iou, *, boxes=((20, 25, 100, 85), (60, 50, 140, 110)), image
 
             canvas(ax, image, image_size)
             patches = [
-                Rectangle(box[:2].tolist(), *(box[2:] - box[:2]).tolist(), fill=False, lw=0) for box in (first, second)
+                Rectangle(box[:2].tolist(), *(box[2:] - box[:2]).tolist(), fill=False, lw=0)
+                for box in (first, second)
             ]
             for patch in patches:
                 ax.add_patch(patch)
@@ -60,27 +62,33 @@ def fill(ax, box, color, alpha, **options):
     from matplotlib.patches import Rectangle
 
     x1, y1, x2, y2 = [float(side) for side in box]
-    patch = Rectangle((x1, y1), x2 - x1, y2 - y1, facecolor=color, edgecolor="white", linewidth=0, alpha=alpha, **options)
+    patch = Rectangle(
+        (x1, y1), x2 - x1, y2 - y1, facecolor=color, edgecolor="white", linewidth=0, alpha=alpha, **options
+    )
     return ax.add_patch(patch)
 
 
-def explore_anchors(ssd_anchors, *, grids, ratios, image=None, image_size=(640, 480), linear_scales=None, scales=None):
+def explore_anchors(
+    ssd_anchors, *, grids, ratios, image=None, image_size=(640, 480), linear_scales=None, scales=None
+):
     """The anchors of one cell over an image, level by level, shape by shape.
 
     Args:
-        ssd_anchors (callable): `ssd_anchors(grids, scales, ratios, image_size) -> [A, 4]`, in the course's order.
+        ssd_anchors (callable): `ssd_anchors(grids, scales, ratios, image_size) -> [A, 4]`, in the course's
+            order.
         grids (list of (columns, rows)): of each level.
         ratios (list of number): width / height.
         image (Tensor[3, H, W]): below the anchors; `image_size` (width, height) counts where there is none.
-        linear_scales (callable): `linear_scales(levels, smallest, largest) -> [levels]`; brings sliders for both ends.
+        linear_scales (callable): `linear_scales(levels, smallest, largest) -> [levels]`; brings sliders for
+            both ends.
         scales (list of (s_x, s_y)): of each level, where `linear_scales` is not given.
 
     Returns:
         Explorer
 
     Raises:
-        ValueError: if neither or both of `linear_scales` and `scales` are given, or the number of anchors is not a
-            multiple of the number of cells.
+        ValueError: if neither or both of `linear_scales` and `scales` are given, or the number of anchors is
+            not a multiple of the number of cells.
     """
     if (linear_scales is None) == (scales is None):
         raise ValueError("give either linear_scales (a function) or scales (a list), one of the two")
@@ -93,7 +101,9 @@ def explore_anchors(ssd_anchors, *, grids, ratios, image=None, image_size=(640, 
         if linear_scales is None:
             sizes = list(scales)
         else:
-            sizes = [(float(s), float(s)) for s in linear_scales(len(grids), values["smallest"], values["largest"])]
+            sizes = [
+                (float(s), float(s)) for s in linear_scales(len(grids), values["smallest"], values["largest"])
+            ]
         anchors = ssd_anchors(grids, sizes, ratios, image_size)
         per_cell, rest = divmod(len(anchors), sum(cells))
         if rest:
@@ -116,7 +126,12 @@ def explore_anchors(ssd_anchors, *, grids, ratios, image=None, image_size=(640, 
             if columns * rows <= 1200:
                 plot.show_grid(columns, rows, image_size, role="negative", ax=ax)
             width, height = image_size[0] / columns, image_size[1] / rows
-            fill(ax, (x * width, y * height, (x + 1) * width, (y + 1) * height), plot.ROLES["forced"].color, 0.5)
+            fill(
+                ax,
+                (x * width, y * height, (x + 1) * width, (y + 1) * height),
+                plot.ROLES["forced"].color,
+                0.5,
+            )
             others = [i for i in range(per_cell) if i not in shown]
             plot.show_boxes(own[others], "anchor", ax=ax)
             plot.show_boxes(own[shown], "positive", labels=[names[i] for i in shown], ax=ax)
@@ -150,7 +165,8 @@ def explore_matching(
 
     Args:
         match (callable): `match_anchors(iou [M, A], threshold) -> int64 [A]`, the object's index or −1; with
-            `ignoring`, `label_rpn_anchors(iou [M, A], positive, negative) -> int64 [A]`, 1, 0 or −1 (ignored).
+            `ignoring`, `label_rpn_anchors(iou [M, A], positive, negative) -> int64 [A]`, 1, 0 or −1
+            (ignored).
         box_iou (callable): `box_iou(boxes1 [N, 4], boxes2 [M, 4]) -> [N, M]`.
         anchors (Tensor[A, 4]): xyxy in pixels.
         boxes (Tensor[M, 4]): of the objects; they can be dragged.
@@ -204,7 +220,12 @@ def explore_matching(
             plane.axhline(high, color="black", lw=1)
             if ignoring is not None:
                 plane.axhline(low, color="black", lw=1, ls=":")
-            plane.set(xlabel="anchors, best first", ylabel="best IoU with an object", ylim=(-0.02, 1.02), xlim=(0, 61))
+            plane.set(
+                xlabel="anchors, best first",
+                ylabel="best IoU with an object",
+                ylim=(-0.02, 1.02),
+                xlim=(0, 61),
+            )
             plane.grid(alpha=0.3)
             plane.legend(frameon=False, fontsize=8, loc="upper right")
 
@@ -226,8 +247,8 @@ def explore_proposals(
     """The proposals of an RPN as more of its best anchors are let through, and the objects they cover.
 
     Args:
-        propose (callable): `propose(objectness, deltas, anchors, image_size, pre_nms, post_nms, iou_threshold,
-            min_size) -> list of [P, 4]`, one for each image.
+        propose (callable): `propose(objectness, deltas, anchors, image_size, pre_nms, post_nms,
+            iou_threshold, min_size) -> list of [P, 4]`, one for each image.
         objectness (Tensor[1, A]), deltas (Tensor[1, A, 4]): what the RPN says of one image.
         anchors (Tensor[A, 4]): xyxy in pixels.
         box_iou (callable): `box_iou(boxes1 [N, 4], boxes2 [M, 4]) -> [N, M]`.
@@ -241,17 +262,27 @@ def explore_proposals(
         Explorer
     """
     image_size = size_of(image, None)
-    counts = tuple(count for count in (1, 3, 10, 30, 100, 300, 1000, 2000) if count < len(anchors)) + (len(anchors),)
+    counts = tuple(count for count in (1, 3, 10, 30, 100, 300, 1000, 2000) if count < len(anchors)) + (
+        len(anchors),
+    )
 
     def look(values):
         (found,) = propose(
-            objectness, deltas, anchors, image_size, values["before"], values["after"], values["threshold"], min_size
+            objectness,
+            deltas,
+            anchors,
+            image_size,
+            values["before"],
+            values["after"],
+            values["threshold"],
+            min_size,
         )
         best = box_iou(truth, found).amax(1) if len(found) and len(truth) else torch.zeros(len(truth))
         hit = best >= covered
         text = (
-            f"The {values['before']} anchors of highest objectness give {len(found)} proposals after NMS and the cut at "
-            f"{values['after']}. {int(hit.sum())} of {len(truth)} objects are covered (IoU at least {covered:g})."
+            f"The {values['before']} anchors of highest objectness give {len(found)} proposals after NMS and "
+            f"the cut at {values['after']}. {int(hit.sum())} of {len(truth)} objects are covered "
+            f"(IoU at least {covered:g})."
         )
 
         def draw(ax):
@@ -272,11 +303,14 @@ def explore_proposals(
     }
     return Explorer(
         look, controls, size=(5.6, 5.2), limits=image_size,
-        alt="Proposals over the image; objects that one of them covers solid, others in long dashes, with their best IoU.",
+        alt="Proposals over the image; objects that one of them covers solid, others in long dashes, with "
+        "their best IoU.",
     )  # fmt: skip
 
 
-def explore_level(assign_level, *, box=(300, 150, 524, 374), image=None, image_size=(1024, 768), smallest=2, largest=5):
+def explore_level(
+    assign_level, *, box=(300, 150, 524, 374), image=None, image_size=(1024, 768), smallest=2, largest=5
+):
     """The pyramid level of a box as it is resized.
 
     Args:
@@ -303,7 +337,8 @@ def explore_level(assign_level, *, box=(300, 150, 524, 374), image=None, image_s
         squares = torch.stack([torch.zeros_like(sides), torch.zeros_like(sides), sides, sides], 1)
         levels = level_of(squares, k0)
         text = (
-            f"The box is {width:g} × {height:g} pixels, √(wh) = {root:.1f}: level P{level}, of stride {2**level}. "
+            f"The box is {width:g} × {height:g} pixels, √(wh) = {root:.1f}: level P{level}, of stride "
+            f"{2**level}. "
             f"There it is {width / 2**level:.1f} × {height / 2**level:.1f} cells."
         )
 
@@ -320,10 +355,10 @@ def explore_level(assign_level, *, box=(300, 150, 524, 374), image=None, image_s
             plane.step(sides, levels, where="post", color=plot.ROLES["positive"].color, lw=1.8)
             plane.plot([root], [level], color=plot.ROLES["prediction"].color, marker="o", ms=9)
             plane.axvline(224, color="black", lw=0.8, ls=":")
-            names = range(smallest, largest + 1)
+            names, sizes = range(smallest, largest + 1), [14 * 2**n for n in range(7)]
             plane.set(
-                xlabel="√(wh), pixels", xscale="log", yticks=list(names), yticklabels=[f"P{n}" for n in names],
-                xticks=[14, 28, 56, 112, 224, 448, 896], xticklabels=["14", "28", "56", "112", "224", "448", "896"],
+                xlabel="√(wh), pixels", xscale="log", xticks=sizes, xticklabels=[str(size) for size in sizes],
+                yticks=list(names), yticklabels=[f"P{n}" for n in names],
                 ylim=(smallest - 0.4, largest + 0.4),
             )  # fmt: skip
             plane.minorticks_off()
@@ -332,9 +367,7 @@ def explore_level(assign_level, *, box=(300, 150, 524, 374), image=None, image_s
         return text, draw
 
     return Explorer(
-        look, {"k0": Slide(4, smallest, largest, 1, "k0, the level of 224 × 224")}, [Handle(box, "", "prediction")],
-        limits=image_size, size=(8.6, 4.0), columns=2, ratios=(1.35, 1),
-        alt="Left, a box with the cells of its level; right, the level over the size, a dot at this box, dots at 224.",
+        look, {"k0": Slide(4, smallest, largest, 1, "k0, the level of 224 × 224")},
+        [Handle(box, "", "prediction")], limits=image_size, size=(8.6, 4.0), columns=2, ratios=(1.35, 1),
+        alt="Left, a box with the cells of its level; right, the level over the size, a dot at this box.",
     )  # fmt: skip
-
-

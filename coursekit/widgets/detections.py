@@ -6,7 +6,9 @@ from coursekit import plot
 from coursekit.widgets.explorer import Choose, Explorer, Slide, canvas, size_of
 
 
-def explore_nms(nms, boxes, scores, *, soft_nms=None, iou_threshold=0.5, sigma=0.5, image=None, image_size=(128, 128)):
+def explore_nms(
+    nms, boxes, scores, *, soft_nms=None, iou_threshold=0.5, sigma=0.5, image=None, image_size=(128, 128)
+):
     """NMS and Soft-NMS, one pick at a time.
 
     What a pick does to another box is asked of the function itself, with these two boxes alone.
@@ -15,8 +17,8 @@ def explore_nms(nms, boxes, scores, *, soft_nms=None, iou_threshold=0.5, sigma=0
         nms (callable): `nms(boxes, scores, iou_threshold) -> int64 [K]`, best first.
         boxes (Tensor[N, 4]): xyxy in pixels. More than some 20 are hard to read.
         scores (Tensor[N]): in 0..1.
-        soft_nms (callable): `soft_nms(boxes, scores, sigma, score_threshold) -> (int64 [K], scores [K])`; brings a
-            choice between the two.
+        soft_nms (callable): `soft_nms(boxes, scores, sigma, score_threshold) -> (int64 [K], scores [K])`;
+            brings a choice between the two.
         iou_threshold, sigma (float): at the start.
         image (Tensor[3, H, W]): below; `image_size` (width, height) counts where there is none.
 
@@ -26,7 +28,10 @@ def explore_nms(nms, boxes, scores, *, soft_nms=None, iou_threshold=0.5, sigma=0
     Raises:
         ValueError: if there are no boxes.
     """
-    boxes, scores = torch.as_tensor(boxes).detach().float().cpu(), torch.as_tensor(scores).detach().float().cpu()
+    boxes, scores = (
+        torch.as_tensor(boxes).detach().float().cpu(),
+        torch.as_tensor(scores).detach().float().cpu(),
+    )
     if not len(boxes):
         raise ValueError("no boxes to choose among, expected at least one")
     image_size = size_of(image, image_size)
@@ -89,7 +94,11 @@ def explore_nms(nms, boxes, scores, *, soft_nms=None, iou_threshold=0.5, sigma=0
         waiting = [i for i in range(len(boxes)) if i not in kept and i not in removed]
         if step > len(steps):
             pick, changed = None, {}
-        roles = {i: "anchor" for i in waiting} | {i: "negative" for i in removed} | {i: "prediction" for i in kept}
+        roles = (
+            {i: "anchor" for i in waiting}
+            | {i: "negative" for i in removed}
+            | {i: "prediction" for i in kept}
+        )
         roles |= {i: "ignored" for i in changed} | ({pick: "forced"} if pick is not None else {})
 
         def draw(axes):
@@ -109,11 +118,13 @@ def explore_nms(nms, boxes, scores, *, soft_nms=None, iou_threshold=0.5, sigma=0
             for place, i in enumerate(order):
                 look_ = plot.role_style(roles[i])
                 bars.barh(place, float(scores[i]), color="none", edgecolor="#999999", lw=0.8)
-                bars.barh(place, float(now[i]), color=look_.color, hatch="//" if roles[i] == "ignored" else None)
+                bars.barh(
+                    place, float(now[i]), color=look_.color, hatch="//" if roles[i] == "ignored" else None
+                )
                 bars.text(min(float(scores[i]), 1.0) + 0.02, place, names[roles[i]], va="center", fontsize=8)
             bars.set(
-                yticks=range(len(order)), yticklabels=[str(i) for i in order], ylabel="box", xlabel="score", xlim=(0, 1.3),
-                xticks=[0, 0.5, 1], ylim=(len(order) - 0.4, -0.6),
+                yticks=range(len(order)), yticklabels=[str(i) for i in order], ylabel="box", xlabel="score",
+                xlim=(0, 1.3),                 xticks=[0, 0.5, 1], ylim=(len(order) - 0.4, -0.6),
             )  # fmt: skip
 
         return text, draw
@@ -134,13 +145,14 @@ def explore_nms(nms, boxes, scores, *, soft_nms=None, iou_threshold=0.5, sigma=0
 
 
 def explore_average_precision(
-    precision_recall, voc11_ap, area_ap, coco101_ap, *, scores=(0.9, 0.8, 0.7, 0.6), tp=(True, False, True, True),
-    truths=4,
+    precision_recall, voc11_ap, area_ap, coco101_ap, *, scores=(0.9, 0.8, 0.7, 0.6),
+    tp=(True, False, True, True), truths=4,
 ):  # fmt: skip
     """The precision–recall staircase under three APs, one detection at a time.
 
     Args:
-        precision_recall (callable): `precision_recall(scores [D], tp bool [D], truths) -> (precision [D], recall [D])`.
+        precision_recall (callable): `precision_recall(scores [D], tp bool [D], truths) -> (precision [D],
+            recall [D])`.
         voc11_ap, area_ap, coco101_ap (callable): `ap(precision, recall) -> scalar`.
         scores (Tensor[D]): of the detections of one class; at the start the lectures' worked example.
         tp (Tensor[D], bool): whether each is right.
@@ -163,7 +175,8 @@ def explore_average_precision(
         if count:
             text += (
                 f", the last with score {scores[count - 1]:.2f} is {'right' if tp[count - 1] else 'wrong'}: "
-                f"precision {right}/{count} = {float(precision[-1]):.3f}, recall {right}/{truths} = {float(recall[-1]):.3f}"
+                f"precision {right}/{count} = {float(precision[-1]):.3f}, "
+                f"recall {right}/{truths} = {float(recall[-1]):.3f}"
             )
         text += ". AP: " + ", ".join(f"{name} {value:.4f}" for name, value in aps.items()) + "."
 
@@ -191,9 +204,11 @@ def explore_average_precision(
                 ax.plot(recall, precision, color=look_.color, ls=look_.style, lw=1.8)
                 for role, chosen in (("positive", tp[:count]), ("negative", ~tp[:count])):
                     mark = plot.role_style(role)
-                    ax.scatter(recall[chosen], precision[chosen], color=mark.color, marker=mark.marker, s=60, zorder=3,
-                               label={"positive": "right", "negative": "wrong"}[role])  # fmt: skip
-                ax.scatter(recall[-1:], precision[-1:], s=190, facecolors="none", edgecolors="black", zorder=4)
+                    ax.scatter(recall[chosen], precision[chosen], color=mark.color, marker=mark.marker, s=60,
+                               zorder=3, label={"positive": "right", "negative": "wrong"}[role])  # fmt: skip
+                ax.scatter(
+                    recall[-1:], precision[-1:], s=190, facecolors="none", edgecolors="black", zorder=4
+                )
                 ax.legend(frameon=False, loc="lower left")
             ax.set(xlabel="recall", ylabel="precision", xlim=(-0.03, 1.03), ylim=(0, 1.07))
             ax.set_title(f"{kind}: AP {aps[kind]:.4f}", fontsize=10)
@@ -234,10 +249,10 @@ def explore_focal_loss(focal_loss, *, gamma=2.0, alpha=0.25, easy=100_000, hard=
         background = easy * float(loss(0.01, 0.0, alpha, gamma)[0])
         objects = hard * float(loss(0.1, 1.0, alpha, gamma)[0])
         text = (
-            f"γ = {gamma:g}, α = {alpha:g}: an object at p = 0.1 costs {objects / hard:.4g}, background at p = 0.01 costs "
-            f"{background / easy:.3g}. {easy} such background anchors against {hard} such objects: "
-            f"{background:.3g} against {objects:.3g}, so background makes {100 * background / (background + objects):.1f} % "
-            f"of the sum."
+            f"γ = {gamma:g}, α = {alpha:g}: an object at p = 0.1 costs {objects / hard:.4g}, "
+            f"background at p = 0.01 costs {background / easy:.3g}. {easy} such background "
+            f"anchors against {hard} such objects: {background:.3g} against {objects:.3g}, so background makes "
+            f"{100 * background / (background + objects):.1f} % of the sum."
         )
 
         def draw(ax):
@@ -245,8 +260,8 @@ def explore_focal_loss(focal_loss, *, gamma=2.0, alpha=0.25, easy=100_000, hard=
                 look_ = plot.role_style(role)
                 plain = loss(probability, target, alpha, 0.0)
                 ax.plot(probability, plain, color=look_.color, lw=1, alpha=0.5, label=f"{name}, γ = 0")
-                ax.plot(probability, loss(probability, target, alpha, gamma), color=look_.color, ls=look_.style, lw=2.5,
-                        label=f"{name}, γ = {gamma:g}")  # fmt: skip
+                ax.plot(probability, loss(probability, target, alpha, gamma), color=look_.color, ls=look_.style,
+                        lw=2.5, label=f"{name}, γ = {gamma:g}")  # fmt: skip
             ax.axvline(0.01, color="black", lw=0.7, ls=":")
             ax.axvline(0.1, color="black", lw=0.7, ls=":")
             ax.set(xlabel="probability of an object, p", ylabel="loss", ylim=(0, 3), xlim=(0, 1))

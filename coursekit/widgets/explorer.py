@@ -1,10 +1,12 @@
-"""What all explorers share: the state in one place, its picture and read-out from one function, three ways to show them.
+"""What all explorers share: their state in one place, picture and read-out from one function.
 
-- Where someone watches (JupyterLab, Colab, VS Code): controls of ipywidgets above a board (anywidget), on which boxes
-  are dragged by pointer or keys. The board carries the picture, its description and the read-out, as live text. Behind
-  it lies the static figure, which viewers that run no widgets (GitHub, nbconvert) show from the saved notebook.
-- Where a program runs the notebook (nbval, nbclient, `COURSEKIT_QUIET=1`), or anywidget is missing: the static figure,
-  with description and read-out as text below it. It is the same at each run where the student's functions are.
+- Where someone watches (JupyterLab, Colab, VS Code): controls of ipywidgets above a board (anywidget), on
+  which boxes are dragged by pointer or keys. The board carries the picture, its description and the read-out,
+  as live text. Behind it lies the static figure, which viewers that run no widgets (GitHub, nbconvert) show
+  from the saved notebook.
+- Where a program runs the notebook (nbval, nbclient, `COURSEKIT_QUIET=1`), or anywidget is missing: the
+  static figure, with description and read-out as text below it. It is the same at each run where the
+  student's functions are.
 - In a test: `explorer.set(threshold=0.3)`, then `explorer.text`. No browser, no ipywidgets.
 """
 
@@ -20,12 +22,18 @@ import torch
 from coursekit import plot
 from coursekit.progress import audience
 
-DASHES = {"-": None, "--": (3.7, 1.6), ":": (1, 1.65), "-.": (6.4, 1.6, 1, 1.6)}  # as matplotlib's, in line widths
+DASHES = {
+    "-": None,
+    "--": (3.7, 1.6),
+    ":": (1, 1.65),
+    "-.": (6.4, 1.6, 1, 1.6),
+}  # as matplotlib's, in line widths
 
 
 @dataclass(frozen=True)
 class Slide:
-    """A slider from `low` to `high`; whole numbers where `step` is one. With `buttons`, one step back or on each."""
+    """A slider from `low` to `high`; whole numbers where `step` is one. With `buttons`, one step back or on
+    each."""
 
     value: float
     low: float
@@ -57,7 +65,8 @@ class Choose:
 
 @dataclass
 class Handle:
-    """A box that can be dragged: where it is (xyxy, in units of the axes), its name, and its role in `plot.ROLES`."""
+    """A box that can be dragged: where it is (xyxy, in units of the axes), its name, and its role in
+    `plot.ROLES`."""
 
     box: tuple
     name: str
@@ -70,8 +79,8 @@ class Explorer:
     A notebook shows it as a cell's last line; `show()` does so anywhere else.
 
     Args:
-        look: `look(values) -> (text, draw)`: from a dict of all values (`boxes` [M, 4] is that of the handles) the
-            read-out, and a function that draws on the axes. Handles are drawn by the explorer.
+        look: `look(values) -> (text, draw)`: from a dict of all values (`boxes` [M, 4] is that of the
+            handles) the read-out, and a function that draws on the axes. Handles are drawn by the explorer.
         controls (dict[str, Slide or Choose]): by the name of their value.
         handles (list of Handle): boxes to drag; on the first axes, where there are several.
         alt (str): what is to be seen, in a sentence.
@@ -82,7 +91,17 @@ class Explorer:
     """
 
     def __init__(
-        self, look, controls=None, handles=(), *, alt, limits=(1, 1), step=1, size=(6.0, 4.2), columns=1, ratios=None
+        self,
+        look,
+        controls=None,
+        handles=(),
+        *,
+        alt,
+        limits=(1, 1),
+        step=1,
+        size=(6.0, 4.2),
+        columns=1,
+        ratios=None,
     ):
         self.look, self.controls, self.handles = look, dict(controls or {}), list(handles)
         self.alt, self.limits, self.step, self.size, self.columns = alt, tuple(limits), step, size, columns
@@ -124,7 +143,9 @@ class Explorer:
 
     def show_static(self):
         """Shows the figure, its description and its read-out, as any figure of a lesson."""
-        with plot.figure(f"{self.alt} {self.text}", width=self.size[0], height=self.size[1], **self._axes()) as axes:
+        with plot.figure(
+            f"{self.alt} {self.text}", width=self.size[0], height=self.size[1], **self._axes()
+        ) as axes:
             self._paint(axes, with_handles=True)
 
     def picture(self, *, with_handles):
@@ -132,8 +153,8 @@ class Explorer:
 
         Returns:
             bytes: the picture.
-            dict: `size` (width, height) and `frame` (left, top, right, bottom) in pixels of the picture, `view` the
-                same edges in units of the axes.
+            dict: `size` (width, height) and `frame` (left, top, right, bottom) in pixels of the picture,
+                `view` the same edges in units of the axes.
         """
         from matplotlib.figure import Figure
 
@@ -172,7 +193,8 @@ class Explorer:
         board, latest = board_class()(), {"count": 0}
 
         def refresh(values, count=None):
-            """Takes new values; a board that sent them with its count is told that count, so that it goes on."""
+            """Takes new values; a board that sent them with its count is told that count, so that it goes
+            on."""
             try:
                 self.set(**values)
                 latest["drawn"] = self.picture(with_handles=False)
@@ -189,7 +211,10 @@ class Explorer:
         latest["drawn"] = self.picture(with_handles=False)
         refresh({})
         board.on_msg(lambda _, message, __: refresh({"boxes": message["boxes"]}, message["count"]))
-        rows = [control_widget(name, control, self.values[name], refresh) for name, control in self.controls.items()]
+        rows = [
+            control_widget(name, control, self.values[name], refresh)
+            for name, control in self.controls.items()
+        ]
         layout = ipywidgets.Layout(flex_flow="row wrap")
         panel = ipywidgets.VBox([ipywidgets.HBox(rows, layout=layout), board] if rows else [board])
         panel.add_class("coursekit-explorer")
@@ -218,12 +243,19 @@ def show_panel(panel, still, alt, text):
 
 
 def handle_look(name, role):
-    """How the board draws a box: a dict of `name`, `color`, `ink`, `width` (pixels) and `dash` (SVG's, or empty)."""
+    """How the board draws a box: a dict of `name`, `color`, `ink`, `width` (pixels) and `dash` (SVG's, or
+    empty)."""
     look = plot.role_style(role)
     dash = DASHES[look.style] if isinstance(look.style, str) else look.style[1]
     width = look.width * plot.DPI / 72
     pattern = " ".join(f"{part * width:.3g}" for part in dash) if dash else ""
-    return {"name": name, "color": look.color, "ink": plot.ink_on(look.color), "width": width, "dash": pattern}
+    return {
+        "name": name,
+        "color": look.color,
+        "ink": plot.ink_on(look.color),
+        "width": width,
+        "dash": pattern,
+    }
 
 
 def control_widget(name, control, value, change):
@@ -257,7 +289,10 @@ def control_widget(name, control, value, change):
         button.on_click(press)
         return button
 
-    back, on = stepper("◀ back", "one step back", -control.step), stepper("next ▶", "one step on", control.step)
+    back, on = (
+        stepper("◀ back", "one step back", -control.step),
+        stepper("next ▶", "one step on", control.step),
+    )
     return ipywidgets.HBox([widget, back, on])
 
 
@@ -268,7 +303,8 @@ def board_class():
     import traitlets
 
     class Board(anywidget.AnyWidget):
-        """A picture with boxes to drag. `picture` and `scene` are all that the browser shows; see board.js."""
+        """A picture with boxes to drag. `picture` and `scene` are all that the browser shows; see
+        board.js."""
 
         _esm = (Path(__file__).parent / "board.js").read_text(encoding="utf-8")
         _css = (Path(__file__).parent / "board.css").read_text(encoding="utf-8")

@@ -13,7 +13,8 @@ def explore_roi(roi_pool, roi_align, *, features=None, stride=16, output_size=(2
     Every cell in turn is set to 1 and all others to 0; the functions themselves say what they read.
 
     Args:
-        roi_pool (callable): `roi_pool(features [B, C, H, W], rois [R, 5], output_size, spatial_scale) -> [R, C, h, w]`.
+        roi_pool (callable): `roi_pool(features [B, C, H, W], rois [R, 5], output_size, spatial_scale) -> [R,
+            C, h, w]`.
         roi_align (callable): likewise; its default number of samples is used.
         features (Tensor[H, W]): the values of the map; a ramp with a bump if not given.
         stride (int): pixels of the image in a cell.
@@ -45,10 +46,13 @@ def explore_roi(roi_pool, roi_align, *, features=None, stride=16, output_size=(2
         read = answers["RoIPool"][1].amax(0) > 0
         if read.any():
             ys, xs = read.any(1).nonzero().flatten(), read.any(0).nonzero().flatten()
-            text += f"RoIPool reads columns {int(xs[0])} to {int(xs[-1])}, rows {int(ys[0])} to {int(ys[-1])}. "
+            text += (
+                f"RoIPool reads columns {int(xs[0])} to {int(xs[-1])}, rows {int(ys[0])} to {int(ys[-1])}. "
+            )
         for name, (value, _) in answers.items():
             told = "; ".join(
-                ", ".join(f"{v:.2f}".rstrip("0").rstrip(".") for v in row) for row in value.reshape(output_size).tolist()
+                ", ".join(f"{v:.2f}".rstrip("0").rstrip(".") for v in row)
+                for row in value.reshape(output_size).tolist()
             )
             text += f"{name} gives {told}. "
 
@@ -59,15 +63,27 @@ def explore_roi(roi_pool, roi_align, *, features=None, stride=16, output_size=(2
                 plot.show_grid(columns, rows, size, role="negative", ax=ax)
                 for i in range(rows):
                     for j in range(columns):
-                        ax.text((j + 0.5) * stride, (i + 0.85) * stride, f"{features[i, j]:g}", ha="center", fontsize=7)
+                        ax.text(
+                            (j + 0.5) * stride,
+                            (i + 0.85) * stride,
+                            f"{features[i, j]:g}",
+                            ha="center",
+                            fontsize=7,
+                        )
                 for k in chosen:
                     # neighbouring bins of RoIPool share cells: a mark for each bin, at its own place in the cell
-                    color = plot.role_style(("positive", "forced", "ignored", "truth", "prediction", "anchor")[k % 6]).color
-                    shift = ((k % output_size[1]) + 1) / (output_size[1] + 1), ((k // output_size[1]) + 1) / (output_size[0] + 2)
+                    color = plot.role_style(
+                        ("positive", "forced", "ignored", "truth", "prediction", "anchor")[k % 6]
+                    ).color
+                    shift = (
+                        ((k % output_size[1]) + 1) / (output_size[1] + 1),
+                        ((k // output_size[1]) + 1) / (output_size[0] + 2),
+                    )
                     ys, xs = weights[k].nonzero(as_tuple=True)
+                    sizes = 10 + 260 * weights[k][ys, xs] if name == "RoIAlign" else 40
                     ax.scatter(
-                        (xs + shift[0]) * stride, (ys + shift[1]) * stride, s=10 + 260 * weights[k][ys, xs] * (name == "RoIAlign")
-                        + 30 * (name == "RoIPool"), color=color, edgecolors="white", linewidths=0.5, zorder=3,
+                        (xs + shift[0]) * stride, (ys + shift[1]) * stride, s=sizes, color=color,
+                        edgecolors="white", linewidths=0.5, zorder=3,
                     )  # fmt: skip
                 x1, y1, x2, y2 = box.tolist()
                 for c in range(1, output_size[1]):
@@ -86,8 +102,8 @@ def explore_roi(roi_pool, roi_align, *, features=None, stride=16, output_size=(2
     return Explorer(
         look, {"bin": Choose("all", ("all", *names), "bin (row, column)")}, [Handle(box, "", "prediction")],
         limits=size, size=(10.2, 4.3), columns=2,
-        alt="A region on a feature map, twice: dots in a bin's colour mark the cells that the bin reads, with RoIAlign "
-        "the larger the more they weigh.",
+        alt="A region on a feature map, twice: dots in a bin's colour mark the cells that the bin reads, with "
+        "RoIAlign the larger the more they weigh.",
     )  # fmt: skip
 
 
@@ -101,7 +117,8 @@ def explore_fcos(
 
     Args:
         locations (callable): `locations(grid (columns, rows), stride) -> [H·W, 2]`.
-        fcos_targets (callable): `fcos_targets(locations list, boxes, labels, ranges) -> (labels [P], ltrb [P, 4])`.
+        fcos_targets (callable): `fcos_targets(locations list, boxes, labels, ranges) -> (labels [P], ltrb [P,
+            4])`.
         centerness (callable): `centerness(ltrb [P, 4]) -> [P]`.
         boxes (Tensor[M, 4]): of the objects; they can be dragged.
         image (Tensor[3, H, W]): below; `image_size` (width, height) counts where there is none.
@@ -138,8 +155,8 @@ def explore_fcos(
         ]
         low, high = ranges[level], ranges[level + 1]
         text = (
-            f"{values['level']}, stride {strides[level]}, distances {low:g} to {high:g}: {counts[level]} locations; "
-            f"{', '.join(per)}; ambiguous {int(double.sum())}. "
+            f"{values['level']}, stride {strides[level]}, distances {low:g} to {high:g}: {counts[level]} "
+            f"locations; {', '.join(per)}; ambiguous {int(double.sum())}. "
         )
         if (label > 0).any():
             text += f"Centre-ness {float(middle[label > 0].min()):.2f} to {float(middle.max()):.2f}. "
@@ -151,12 +168,12 @@ def explore_fcos(
                 mine = label == i + 1
                 look_ = plot.role_style(("positive", "prediction", "ignored", "truth")[i % 4])
                 size_ = 20 + 130 * middle[mine] if values["size"] == "by centre-ness" else 60
-                ax.scatter(at[mine, 0], at[mine, 1], s=size_, color=look_.color, marker=look_.marker, label=letters[i],
-                           edgecolors="white", linewidths=0.6, zorder=3)  # fmt: skip
+                ax.scatter(at[mine, 0], at[mine, 1], s=size_, color=look_.color, marker=look_.marker,
+                           label=letters[i], edgecolors="white", linewidths=0.6, zorder=3)  # fmt: skip
             rest = label == 0
             ax.scatter(at[rest, 0], at[rest, 1], s=8, color="black", alpha=0.45, label="background")
-            ax.scatter(at[double, 0], at[double, 1], s=170, facecolors="none", edgecolors="black", lw=1.4, zorder=4,
-                       label="ambiguous")  # fmt: skip
+            ax.scatter(at[double, 0], at[double, 1], s=170, facecolors="none", edgecolors="black", lw=1.4,
+                       zorder=4, label="ambiguous")  # fmt: skip
             ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False, fontsize=9)
 
         return text, draw
@@ -170,13 +187,14 @@ def explore_fcos(
     handles = [Handle(tuple(box.tolist()), letter, "truth") for letter, box in zip(letters, boxes)]
     return Explorer(
         look, controls, handles, limits=image_size, size=(6.8, 4.8),
-        alt="The locations of one level over the objects, each marked by the object it answers for, ambiguous ones ringed.",
+        alt="The locations of one level over the objects, each marked by the object it answers for; ambiguous "
+        "ones ringed.",
     )  # fmt: skip
 
 
 def explore_fsaf(
-    fsaf_class_targets, boxes, *, image=None, image_size=(128, 128), levels=(3, 4, 5), chosen=None, select_level=None,
-    focal=None, iou=None,
+    fsaf_class_targets, boxes, *, image=None, image_size=(128, 128), levels=(3, 4, 5), chosen=None,
+    select_level=None, focal=None, iou=None,
 ):  # fmt: skip
     """FSAF's effective and ignoring regions on each level, and the level that each object is at.
 
@@ -187,8 +205,9 @@ def explore_fsaf(
         image (Tensor[3, H, W]): below; `image_size` (width, height) counts where there is none.
         levels (tuple of int): there are; level l has stride 2ˡ.
         chosen (list of int): the level of each object at the start; the middle one if not given.
-        select_level (callable): `select_level(focal [L, N], iou [L, N]) -> int64 [N]`, with `focal` and `iou`, an
-            object's mean losses on each level: the objects start on the levels that it selects, and the losses are shown.
+        select_level (callable): `select_level(focal [L, N], iou [L, N]) -> int64 [N]`, with `focal` and
+            `iou`, an object's mean losses on each level: the objects start on the levels that it selects, and
+            the losses are shown.
 
     Returns:
         Explorer
@@ -214,20 +233,26 @@ def explore_fsaf(
             for letter, one in zip(letters, targets)
         ]
         text = (
-            f"P{level}, {columns} × {rows} cells, regions of {values['effective']:.2f} and {values['ignoring']:.2f} of a box: "
-            f"{'; '.join(counts)}. "
+            f"P{level}, {columns} × {rows} cells, regions of {values['effective']:.2f} and "
+            f"{values['ignoring']:.2f} of a box: {'; '.join(counts)}. "
         )
         places = (f"{letter} on P{int(where)}" for letter, where in zip(letters, at))
         text += f"Objects: {listed(places)}."
         if select_level is not None:
             sums = (focal + iou).T.tolist()
-            told = (f"{letter} " + "/".join(f"{value:.2f}" for value in one) for letter, one in zip(letters, sums))
-            text += f" Focal + IoU loss on {'/'.join(f'P{one}' for one in levels)}: {', '.join(told)}; the least is chosen."
+            told = (
+                f"{letter} " + "/".join(f"{value:.2f}" for value in one) for letter, one in zip(letters, sums)
+            )
+            where = "/".join(f"P{one}" for one in levels)
+            text += f" Focal + IoU loss on {where}: {', '.join(told)}; the least is chosen."
 
         def draw(ax):
             canvas(ax, image, image_size)
             plot.show_grid(columns, rows, image_size, role="negative", ax=ax)
-            for value, role, hatch, name in ((-1, "ignored", "..", "ignored"), (1, "positive", "//", "effective")):
+            for value, role, hatch, name in (
+                (-1, "ignored", "..", "ignored"),
+                (1, "positive", "//", "effective"),
+            ):
                 for index, (y, x) in enumerate((targets == value).any(0).nonzero().tolist()):
                     cell = (x * stride, y * stride, (x + 1) * stride, (y + 1) * stride)
                     patch = fill(ax, cell, plot.ROLES[role].color, 0.6, hatch=hatch)
@@ -238,7 +263,10 @@ def explore_fsaf(
         return text, draw
 
     controls = {"level": Choose(chosen[0] if chosen else levels[0], tuple((levels)), "shown level")}
-    controls |= {f"level {letter}": Choose(start, tuple(levels), f"{letter} is on") for letter, start in zip(letters, chosen)}
+    controls |= {
+        f"level {letter}": Choose(start, tuple(levels), f"{letter} is on")
+        for letter, start in zip(letters, chosen)
+    }
     controls |= {
         "effective": Slide(0.2, 0.05, 1.0, 0.05, "effective"),
         "ignoring": Slide(0.5, 0.05, 1.0, 0.05, "ignoring"),

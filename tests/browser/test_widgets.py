@@ -40,7 +40,14 @@ def page(lab, browser, photos):  # noqa: F811
     sources = {"setup": SETUP} | {name: f"SHOWS[{name!r}]()" for name in SHOWS}
     sources["annotator"] = f"Annotator({str(photos)!r}, ('cup', 'plate'))"
     cells = [
-        {"cell_type": "code", "id": name, "metadata": {}, "outputs": [], "execution_count": None, "source": text}
+        {
+            "cell_type": "code",
+            "id": name,
+            "metadata": {},
+            "outputs": [],
+            "execution_count": None,
+            "source": text,
+        }
         for name, text in sources.items()
     ]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
@@ -104,7 +111,11 @@ class Page(Notebook):
         for key in keys:
             shift = key.startswith("SHIFT ")
             name = getattr(Keys, key.removeprefix("SHIFT "))
-            actions = actions.key_down(Keys.SHIFT).send_keys(name).key_up(Keys.SHIFT) if shift else actions.send_keys(name)
+            actions = (
+                actions.key_down(Keys.SHIFT).send_keys(name).key_up(Keys.SHIFT)
+                if shift
+                else actions.send_keys(name)
+            )
         actions.perform()
 
     def slider(self, cell, number=0):
@@ -122,9 +133,14 @@ def test_boxes_are_dragged_and_moved_by_keys(page):
     before = page.text(cell)
     assert "IoU 0.171" in before
     page.press(page.boxes(cell)[1], "ARROW_LEFT", "ARROW_LEFT", "SHIFT ARROW_DOWN")
-    wait(page.browser, "document.activeElement.getAttribute('aria-label')?.startsWith('Box B: x 58 to 138, y 50 to 111')")
+    wait(
+        page.browser,
+        "document.activeElement.getAttribute('aria-label')?.startsWith('Box B: x 58 to 138, y 50 to 111')",
+    )
     after = page.changed(cell, before)
-    index = page.browser.execute_script("return window.jupyterapp.shell.currentWidget.content.activeCellIndex")
+    index = page.browser.execute_script(
+        "return window.jupyterapp.shell.currentWidget.content.activeCellIndex"
+    )
     assert index == page.index("iou"), "the arrow keys went to JupyterLab"
 
     corner = page.boxes(cell)[0].find_elements("css selector", "circle")[2]
@@ -133,9 +149,13 @@ def test_boxes_are_dragged_and_moved_by_keys(page):
     assert re.match(r"Box A: x 20 to (8\d|9\d), y 25 to 7\d", label)
     page.changed(cell, after)
     ground = cell.find_element("css selector", ".coursekit-board svg")
-    page.actions().move_to_element_with_offset(ground, -130, -70).click_and_hold().move_by_offset(-500, 0).release().perform()
+    page.actions().move_to_element_with_offset(ground, -130, -70).click_and_hold().move_by_offset(
+        -500, 0
+    ).release().perform()
     page.shoot("iou")
-    assert page.boxes(cell)[0].get_attribute("aria-label").startswith("Box A: x 0 to "), "boxes stay within the picture"
+    assert page.boxes(cell)[0].get_attribute("aria-label").startswith("Box A: x 0 to "), (
+        "boxes stay within the picture"
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,9 +189,13 @@ def test_a_slider_moves_by_keys(page, name, keys, expected):
 
 def test_a_screen_reader_is_told_what_each_control_and_box_is(page):
     cell = page.show("matching_rpn")
-    names = [slider.get_attribute("aria-label") for slider in cell.find_elements("css selector", "[role=slider]")]
+    names = [
+        slider.get_attribute("aria-label") for slider in cell.find_elements("css selector", "[role=slider]")
+    ]
     assert names == ["positive from IoU", "background below IoU"]
-    assert cell.find_element("css selector", "[role=status][aria-live=polite]").text.startswith("Of 3072 anchors")
+    assert cell.find_element("css selector", "[role=status][aria-live=polite]").text.startswith(
+        "Of 3072 anchors"
+    )
     assert [box.get_attribute("aria-label")[:6] for box in page.boxes(cell)] == ["Box A:", "Box B:", "Box C:"]
 
 
@@ -212,7 +236,9 @@ def test_annotator_draws_names_saves_and_loads(page, photos):
     before = page.text(cell)
     assert "0 boxes" in before
     ground = cell.find_element("css selector", ".coursekit-board svg")
-    page.actions().move_to_element_with_offset(ground, -200, -120).click_and_hold().move_by_offset(180, 140).release().perform()
+    page.actions().move_to_element_with_offset(ground, -200, -120).click_and_hold().move_by_offset(
+        180, 140
+    ).release().perform()
     before = page.changed(cell, before)
     assert "1 box: 1: cup" in before
     page.button(cell, "plate").click()

@@ -147,7 +147,10 @@ def test_a_dragged_box_comes_back_as_picture_and_read_out(board_of):
 
 def test_the_frame_says_where_the_axes_lie_in_the_picture():
     explorer = widgets.Explorer(
-        lambda values: ("", lambda ax: (ax.set(xlim=(0, 20), ylim=(10, 0)), ax.axis("off"), ax.axvspan(0, 20, color="red"))),
+        lambda values: (
+            "",
+            lambda ax: (ax.set(xlim=(0, 20), ylim=(10, 0)), ax.axis("off"), ax.axvspan(0, 20, color="red")),
+        ),
         alt="red",
     )
     import io
@@ -214,7 +217,10 @@ def test_annotations_are_saved_for_via_and_coco_and_load_again(photos):
     tool.add([-5, 10, 30, 90], "plate")
     tool.add()
     tool.rename("cup")
-    assert "b.png, image 2 of 3, 64 × 40 pixels, 2 boxes: 1: plate (0, 10, 30, 40); 2: cup (21, 13, 43, 27)." in tool.text
+    assert (
+        "b.png, image 2 of 3, 64 × 40 pixels, 2 boxes: 1: plate (0, 10, 30, 40); 2: cup (21, 13, 43, 27)."
+        in tool.text
+    )
     assert tool.text.endswith("Not saved yet.")
     project, annotations = tool.save()
     assert tool.text.endswith("Saved.")

@@ -22,7 +22,9 @@ linear_scales, anchor_shapes, tile_anchors, ssd_anchors = reference(
     "linear_scales", "anchor_shapes", "tile_anchors", "ssd_anchors"
 )
 match_anchors, nms, soft_nms = reference("match_anchors", "nms", "soft_nms")
-precision_recall, voc11_ap, area_ap, coco101_ap = reference("precision_recall", "voc11_ap", "area_ap", "coco101_ap")
+precision_recall, voc11_ap, area_ap, coco101_ap = reference(
+    "precision_recall", "voc11_ap", "area_ap", "coco101_ap"
+)
 
 
 def label_rpn_anchors(iou, positive=0.7, negative=0.3):

@@ -61,7 +61,9 @@ def anchors():
 def proposals():
     image, target = my.scene()
     anchors, truth = anchors_of(8, (0.15, 0.3, 0.5)), target["boxes"]
-    objectness = my.box_iou(truth, anchors).amax(0) + 0.3 * torch.rand(len(anchors), generator=torch.manual_seed(0))
+    objectness = my.box_iou(truth, anchors).amax(0) + 0.3 * torch.rand(
+        len(anchors), generator=torch.manual_seed(0)
+    )
     return widgets.explore_proposals(
         my.propose, objectness[None], torch.zeros(1, len(anchors), 4), anchors, box_iou=my.box_iou, truth=truth,
         image=image,
@@ -75,8 +77,13 @@ def fcos():
 
 def fsaf():
     boxes = torch.tensor([[8.0, 12, 72, 100], [64, 40, 120, 88]])
-    focal, iou = torch.tensor([[0.4, 0.3], [0.2, 0.4], [0.5, 0.6]]), torch.tensor([[0.5, 0.2], [0.3, 0.4], [0.4, 0.6]])
-    return widgets.explore_fsaf(my.fsaf_class_targets, boxes, select_level=my.select_level, focal=focal, iou=iou)
+    focal, iou = (
+        torch.tensor([[0.4, 0.3], [0.2, 0.4], [0.5, 0.6]]),
+        torch.tensor([[0.5, 0.2], [0.3, 0.4], [0.4, 0.6]]),
+    )
+    return widgets.explore_fsaf(
+        my.fsaf_class_targets, boxes, select_level=my.select_level, focal=focal, iou=iou
+    )
 
 
 SHOWS = {
