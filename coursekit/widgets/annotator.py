@@ -97,11 +97,12 @@ class Annotator:
         self.names[self.image.name].append(self._known(self.name if name is None else name))
         self.chosen, self.saved = len(self.boxes[self.image.name]) - 1, False
 
-    def move(self, boxes):
-        """All boxes of the current image at once, in their order."""
-        if len(boxes) != len(self.boxes[self.image.name]):
-            raise ValueError(f"{len(boxes)} boxes, {self.image.name} has {len(self.boxes[self.image.name])}")
-        self.boxes[self.image.name] = [self._fitting(box) for box in boxes]
+    def move(self, boxes, image=None):
+        """All boxes of the current image at once, in their order; or of another, by its file name."""
+        image = self.image.name if image is None else image
+        if len(boxes) != len(self.boxes[image]):
+            raise ValueError(f"{len(boxes)} boxes, {image} has {len(self.boxes[image])}")
+        self.boxes[image] = [self._fitting(box, image) for box in boxes]
         self.saved = False
 
     def rename(self, name):
@@ -146,8 +147,8 @@ class Annotator:
             raise ValueError(f"unknown class {name!r}, expected one of {', '.join(self.classes)}")
         return name
 
-    def _fitting(self, box):
-        width, height = self.size
+    def _fitting(self, box, image=None):
+        width, height = self.size if image is None else image_size(self.folder / image)
         x1, y1, x2, y2 = (float(side) for side in box)
         inside = [max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))]
         if not (inside[2] > inside[0] and inside[3] > inside[1]):
@@ -195,8 +196,8 @@ class Annotator:
             board.show(picture, {
                 "size": shown, "frame": [0, 0, *shown], "view": [0, 0, width, height], "alt": self.alt,
                 "text": f"{trouble} {self.text}".strip(), "limits": [width, height], "step": 1, "drawable": True,
-                "boxes": self.boxes[self.image.name], "count": clock["count"], "chosen": self.chosen,
-                "focus": focus, "looks": [handle_look(name, "truth") for name in names],
+                "boxes": list(self.boxes[self.image.name]), "count": clock["count"], "chosen": self.chosen,
+                "focus": focus, "key": self.image.name, "looks": [handle_look(name, "truth") for name in names],
             })  # fmt: skip
 
         def do(action, *given, seq=None, focus=None):
@@ -208,7 +209,11 @@ class Annotator:
             refresh(seq, focus() if focus else None, trouble)
 
         def heard(_, message, __):
-            event, seq = message.get("event"), message["count"]
+            event, seq, key = message.get("event"), message["count"], message.get("key", self.image.name)
+            if message["boxes"] != self.boxes[key] and len(message["boxes"]) == len(self.boxes[key]):
+                self.move(message["boxes"], key)
+            if key != self.image.name:  # the rest of a move, sent before the next image was there
+                return refresh(seq)
             if event == "draw":
                 do(self.add, message["box"], seq=seq, focus=lambda: self.chosen)
             elif event == "delete":
@@ -217,7 +222,7 @@ class Annotator:
             elif event == "choose":
                 do(self.choose, message["index"], seq=seq)
             else:
-                do(self.move, message["boxes"], seq=seq)
+                refresh(seq)
 
         board.on_msg(heard)
         classes.observe(lambda event: event["new"] != self.name and do(self.rename, event["new"]), "value")

@@ -1,5 +1,6 @@
-// A picture with boxes to drag. Python sends `picture` and `scene`; this sends {boxes, count, ...} back, one message at
-// a time, and {event: "draw" | "delete" | "choose", ...} where `scene.drawable` says that boxes come and go.
+// A picture with boxes to drag. Python sends `picture` and `scene`; this sends {boxes, count, key} back, one message at
+// a time. Where `scene.drawable` says that boxes come and go, {event: "draw" | "delete" | "choose", ...} goes with it.
+// `key` says of what picture the boxes are, `count` which of the moves Python has seen.
 // Pixels of the picture are the units of the SVG; `frame` and `view` map them to the units of the axes.
 const SVG = "http://www.w3.org/2000/svg";
 const CORNERS = [[0, 1], [2, 1], [2, 3], [0, 3]];
@@ -7,8 +8,8 @@ const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDo
 const HELP = "Arrow keys move it, with Shift they move its lower right corner, with Alt in steps of ten.";
 
 function make(tag, attributes, parent) {
-  const node = tag === "div" || tag === "p" || tag === "img"
-    ? document.createElement(tag) : document.createElementNS(SVG, tag);
+  const plain = ["div", "p", "img"].includes(tag);
+  const node = plain ? document.createElement(tag) : document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   parent?.append(node);
   return node;
@@ -22,7 +23,8 @@ function render({ model, el }) {
   const svg = make("svg", {}, holder);
   const text = make("p", { class: "coursekit-readout", role: "status", "aria-live": "polite" }, el);
 
-  let scene = model.get("scene"), shown = null, boxes = [], nodes = [], count = 0, waiting = false, late = null, address = null;
+  let scene = model.get("scene"), boxes = [], nodes = [], count = 0, waiting = false, late = null;
+  let shown = null, address = null;  // the picture, as bytes and as a blob's URL
   const stale = [];
 
   const spot = (event) => {  // the pointer, in pixels of the picture
@@ -55,7 +57,7 @@ function render({ model, el }) {
   const snap = (value) => Math.round(value / scene.step) * scene.step;
 
   const send = (more = {}) => {  // while Python is busy only the latest is remembered
-    const message = { boxes, count: ++count, ...more };
+    const message = { boxes, count: ++count, key: scene.key, ...more };
     if (waiting && !more.event) { late = message; return; }
     late = null;
     waiting = true;
@@ -149,10 +151,11 @@ function render({ model, el }) {
     svg.style.cursor = index === null ? (scene.drawable ? "crosshair" : "default") : corner === null ? "move" : slant;
   });
   svg.addEventListener("pointerdown", (event) => {
-    event.preventDefault();
     const { index, corner } = hit(event);
+    if (event.button || (index === null && !scene.drawable)) return;
+    event.preventDefault();
     if (index !== null) drag(event, index, corner);
-    else if (scene.drawable) drawNew(event);
+    else drawNew(event);
   });
   const drawNew = (event) => {
     const [width, height] = scene.limits;
@@ -179,6 +182,7 @@ function render({ model, el }) {
     holder.style.width = `${width}px`;
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     holder.style.aspectRatio = `${width} / ${height}`;
+    svg.style.touchAction = scene.drawable || scene.looks.length ? "none" : "auto";
     if (model.get("picture") !== shown) {
       shown = model.get("picture");
       if (address) stale.push(address);
@@ -189,7 +193,11 @@ function render({ model, el }) {
     image.alt = scene.alt;
     text.textContent = scene.text;
     if (nodes.length === 0 || JSON.stringify(scene.looks) !== JSON.stringify(old.looks)) build();
-    if (scene.count >= count || boxes.length !== scene.boxes.length) { boxes = scene.boxes; count = Math.max(count, scene.count); }  // else the pointer is ahead of Python
+    // else the pointer is ahead of Python
+    if (scene.count >= count || scene.key !== old.key || boxes.length !== scene.boxes.length) {
+      boxes = scene.boxes;
+      count = Math.max(count, scene.count);
+    }
     boxes.forEach((_, index) => place(index));
     if (scene.focus !== old.focus) nodes[scene.focus]?.focus({ preventScroll: true });
     waiting = false;

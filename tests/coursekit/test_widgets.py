@@ -96,25 +96,33 @@ def test_values_that_cannot_be_are_refused(values, error):
         SHOWS["nms"]().set(**values)
 
 
-def test_where_nothing_moves_each_run_leaves_the_same_figure_and_text_and_no_widget(monkeypatch):
+def test_where_nothing_moves_each_run_leaves_the_same_figure_and_text_and_no_widget(photos, monkeypatch):
     from nbclient import NotebookClient
 
     monkeypatch.setenv("COURSEKIT_QUIET", "1")
     monkeypatch.setenv("JPY_SESSION_NAME", "a notebook")
     monkeypatch.delenv("PYTEST_VERSION", raising=False)
-    setup = nbformat.v4.new_code_cell(
-        "import sys\nfrom tests.coursekit.widget_show import SHOWS\nprint('ipywidgets' in sys.modules)"
+    tool = Annotator(photos, ("cup",))
+    tool.add([2, 3, 20, 40])
+    tool.save()
+    sources = {
+        "SHOWS['iou']()": SHOWS["iou"]().text,
+        "SHOWS['nms']()": SHOWS["nms"]().text,
+        f"Annotator({str(photos)!r}, ('cup',))": tool.text,
+    }
+    setup = (
+        "import sys\nfrom coursekit.widgets import Annotator\nfrom tests.coursekit.widget_show import SHOWS"
     )
-    names = ["iou", "nms"] * 2
-    cells = [nbformat.v4.new_code_cell(f"SHOWS[{name!r}]()") for name in names]
-    book = nbformat.v4.new_notebook(cells=[setup, *cells])
+    last = "print('ipywidgets' in sys.modules, 'anywidget' in sys.modules)"
+    cells = [nbformat.v4.new_code_cell(text) for text in (setup, *sources, *sources, last)]
+    book = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(book, timeout=120, kernel_name="python3", coalesce_streams=True).execute()
-    assert book.cells[0].outputs[0].text == "False\n"
-    assert [cell.outputs for cell in cells[:2]] == [cell.outputs for cell in cells[2:]]
-    for name, cell in zip(names, cells[:2]):
-        picture, text = (output.data for output in cell.outputs)
-        assert set(picture) == {"image/png", "text/plain"} and set(text) == {"text/html", "text/plain"}
-        assert SHOWS[name]().text in text["text/plain"]
+    _, *shown, told = [cell.outputs for cell in cells]
+    assert told[0].text == "False False\n"
+    assert shown[:3] == shown[3:]
+    for (picture, text), expected in zip(shown, sources.values()):
+        assert set(picture.data) == {"image/png", "text/plain"}
+        assert set(text.data) == {"text/html", "text/plain"} and expected in text.data["text/plain"]
 
 
 @pytest.mark.parametrize("name", SHOWS)
@@ -282,11 +290,17 @@ def test_an_annotator_without_images_or_classes_says_what_to_do(tmp_path):
 def test_the_annotators_board_draws_deletes_and_says_what_went_wrong(photos, board_of):
     tool = Annotator(photos, ("cup", "plate"))
     _, board = board_of(tool)
-    board._handle_custom_msg({"event": "draw", "box": [1, 2, 11, 12], "count": 1}, [])
+    board._handle_custom_msg({"event": "draw", "box": [1, 2, 11, 12], "boxes": [], "count": 1}, [])
     assert board.scene["boxes"] == [[1, 2, 11, 12]] and board.scene["focus"] == 0
     board._handle_custom_msg({"boxes": [[1, 2, 12, 12]], "count": 2}, [])
     assert board.scene["looks"][0]["name"] == "1 cup" and "(1, 2, 12, 12)" in board.scene["text"]
-    board._handle_custom_msg({"event": "draw", "box": [1, 2, 1, 12], "count": 3}, [])
+    press = {"event": "draw", "boxes": [[1, 2, 12, 12]], "count": 3}
+    board._handle_custom_msg(press | {"box": [1, 2, 1, 12]}, [])
     assert board.scene["text"].startswith("ValueError: box [1.0, 2.0, 1.0, 12.0] has no area")
-    board._handle_custom_msg({"event": "delete", "index": 0, "count": 4}, [])
+    tool.go(1)
+    tool.add([3, 3, 9, 9])
+    board._handle_custom_msg({"boxes": [[1, 2, 13, 13]], "count": 4, "key": "a.jpg"}, [])
+    assert tool.boxes["a.jpg"] == [[1, 2, 13, 13]] and tool.boxes["b.png"] == [[3, 3, 9, 9]], "a late move"
+    tool.go(-1)
+    board._handle_custom_msg({"event": "delete", "index": 0, "boxes": [[1, 2, 13, 13]], "count": 5}, [])
     assert board.scene["boxes"] == [] and tool.records()[0].names == []
