@@ -134,8 +134,9 @@ class Explorer:
     def show(self):
         """Shows controls and board where someone watches, else the static figure. Returns None."""
         if can_move():
-            still, _ = self.picture(with_handles=True)
-            show_panel(self.panel(), still, self.alt, self.text)
+            panel = self.panel()
+            still = self.picture(with_handles=True)[0] if self.handles else panel.children[-1].picture
+            show_panel(panel, still, self.alt, self.text)
         else:
             self.show_static()
 
@@ -199,6 +200,8 @@ class Explorer:
                 self.set(**values)
                 latest["drawn"] = self.picture(with_handles=False)
             except Exception as error:  # of the student's function: said where the student looks
+                if "drawn" not in latest:
+                    raise
                 self.text = f"Your function stopped with {type(error).__name__}: {error}"
             latest["count"] = latest["count"] + 1 if count is None else max(count, latest["count"])
             picture, place = latest["drawn"]
@@ -208,7 +211,6 @@ class Explorer:
                 "looks": [handle_look(handle.name, handle.role) for handle in self.handles],
             })  # fmt: skip
 
-        latest["drawn"] = self.picture(with_handles=False)
         refresh({})
         board.on_msg(lambda _, message, __: refresh({"boxes": message["boxes"]}, message["count"]))
         rows = [
