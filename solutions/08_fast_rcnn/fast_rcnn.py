@@ -345,6 +345,8 @@ same(roi_pool(maps.float(), outside, (2, 3), 0.125), plain_pool(maps.float(), ou
      "regions outside of the map, or half outside: bins without a cell are 0")
 same(roi_pool(-maps.float().abs() - 1, many.float(), (3, 2), 0.125),
      plain_pool(-maps.float().abs() - 1, many.float(), (3, 2), 0.125), "all values are negative: 0 stands in empty bins only")
+same(roi_pool(-ramp, torch.tensor([[0.0, -4, -4, 36, 36]]), (2, 2), 0.125), [[[[0, -2], [-20, -22]]]],
+     "-0.5 goes to -1 and 4.5 to 5: seven cells, and the second bin begins at cell 2")
 backwards = torch.tensor([[0.0, 60, 40, 20, 16]])
 same(roi_pool(maps.float(), backwards, (1, 1), 0.125), plain_pool(maps.float(), backwards, (1, 1), 0.125),
      "a box that ends before it starts has one cell")
@@ -611,6 +613,9 @@ for part, name in ((0, "logits"), (1, "deltas")):
     same(bool((leaf.grad.abs().sum((0,)) > 0).all()), True, f"every channel of every bin matters to the {name}")
 same([output.requires_grad for output in other(wide)], [True, True], "training reaches the layers: logits and deltas require a gradient")
 large = [output.detach() for output in other(50 * wide)]
+moved = zip(other(wide), other(wide.roll(1, 3)))
+same([bool(torch.allclose(*pair, atol=1e-3)) for pair in moved], [False, False],
+     "it matters in which bin something lies: the same columns in another order give other answers")
 signs = [[bool((output < 0).any()), bool((output > 1).any())] for output in large]
 same(signs, [[True, True]] * 2, "logits and offsets are any numbers, below 0 and above 1 too: the softmax comes later")
 apart = [len({round(value, 5) for value in large[1][0, k].tolist()}) for k in range(9)]
@@ -703,6 +708,9 @@ nobody = torch.full((40,), -1)
 same(fast_rcnn_loss(scores.float(), boxes.float(), nobody, goals.float()), [torch.tensor(0.0)] * 2, "every region is ignored: 0 and 0")
 nothing = (torch.zeros(0, 6), torch.zeros(0, 5, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4))
 same(fast_rcnn_loss(*nothing), [torch.tensor(0.0)] * 2, "no regions: 0 and 0")
+rare = torch.tensor([4] + [0] * 39)
+case = (scores.float(), boxes.float(), rare, goals.float())
+same(fast_rcnn_loss(*case)[0], plain_losses(*case)[0], "one positive among 39 of background: all of them count")
 one = torch.tensor([3])
 same(fast_rcnn_loss(scores[:1], boxes[:1], one, goals[:1]), plain_losses(scores[:1], boxes[:1], one, goals[:1]), "a single region of class 3")
 for given, name in ((kinds, "labels of all kinds"), (nobody, "nothing but ignored regions")):
