@@ -208,13 +208,16 @@ Colour: 0.25 + 0.25 = **0.5**. Texture: 0.25 + 0.25 = **0.5**. Size: 1 − 18/48
 
 # %%
 alt = (
-    "Two boxes in an image of 8 by 6 pixels: the roof at the top left, the wall below and to the right of it, and the "
-    "box around both, whose corners at the top right and bottom left are empty."
+    "Two regions in an image of 8 by 6 pixels: the roof at the top left, the wall below and to the right of it, and a "
+    "dashed box around both. Its parts at the top right and at the bottom left belong to neither: holes."
 )
 with plot.figure(alt, width=4.6, height=3.2) as ax:
     plot.show_grid(8, 6, (8, 6), role="negative", ax=ax)
-    plot.show_boxes([[0, 0, 5, 6]], "anchor", thickness=3, ax=ax)
-    plot.show_boxes([[0, 0, 4, 3], [2, 3, 5, 6]], "positive", labels=["roof", "wall"], ax=ax)
+    plot.show_boxes([[0, 0, 5, 6]], "prediction", ax=ax)
+    plot.show_boxes([[0.1, 0.1, 3.9, 2.9], [2.1, 3.1, 4.9, 5.9]], "positive", ax=ax)
+    for x, y, name in ((2, 1.5, "roof, 12"), (3.5, 4.5, "wall, 6"), (4.5, 1.5, "hole"), (1, 4.5, "hole")):
+        ax.text(x, y, name, ha="center", va="center", bbox={"facecolor": "white", "edgecolor": "none"})
+    ax.set(xlim=(-0.2, 8.2), ylim=(6.2, -0.2))
 
 # %% [markdown]
 r"""
@@ -588,7 +591,7 @@ by_chance = [random_boxes(300, 128, seed) for seed in range(50)]
 COUNTS = (5, 10, 20, 40, 80, 120, 160, 200, 250, 300)
 alt = (
     "Recall over the number of proposals, on the left for an IoU of 0.5, on the right of 0.7. Selective search reaches "
-    "over 0.95 at 0.5 with some hundred boxes; random boxes stay far below, most of all at 0.7."
+    "over 0.9 with a hundred boxes; 300 random boxes reach 0.4 at 0.5 and 0.1 at 0.7."
 )
 with plot.figure(alt, width=9.5, height=3.6, columns=2, sharey=True) as axes:
     for ax, threshold in zip(axes, (0.5, 0.7)):
@@ -599,8 +602,8 @@ with plot.figure(alt, width=9.5, height=3.6, columns=2, sharey=True) as axes:
     axes[0].set(ylabel="recall", ylim=(0, 1.02))
 whole, half = recall(truths, by_scale[100], 300), recall(truths, by_scale[100], 300, 0.7)
 print(f"scale 100: recall over 0.92 at an IoU of 0.5: {whole > 0.92}; over 0.85 at 0.7: {half > 0.85}")
-print(f"300 random boxes: recall under 0.9 at 0.5: {recall(truths, by_chance, 300) < 0.9}; "
-      f"under 0.6 at 0.7: {recall(truths, by_chance, 300, 0.7) < 0.6}")
+print(f"300 random boxes: recall under 0.6 at 0.5: {recall(truths, by_chance, 300) < 0.6}; "
+      f"under 0.2 at 0.7: {recall(truths, by_chance, 300, 0.7) < 0.2}")
 each = sum(len(some) for some in by_scale[100]) / 50
 print(f"selective search gives fewer than 200 boxes a scene: {each < 200}")
 
@@ -832,9 +835,10 @@ def random_rois(count, width, height, images=2, seed=0):
     return torch.cat([torch.randint(0, images, (count, 1), generator=dice).float(), corners, ends], 1)
 
 
-maps = torch.randn(2, 16, 20, 31, generator=torch.Generator().manual_seed(0))
-rois = random_rois(50, 31 * 8, 20 * 8)
-print("equal to the last bit:", torch.equal(roi_pool(maps, rois, (7, 7), 1 / 8), torchvision.ops.roi_pool(maps, rois, (7, 7), 1 / 8)))
+some_maps = torch.randn(2, 16, 20, 31, generator=torch.Generator().manual_seed(0))
+some_rois = random_rois(50, 31 * 8, 20 * 8)
+regions = (some_maps, some_rois, (7, 7), 1 / 8)
+print("equal to the last bit:", torch.equal(roi_pool(*regions), torchvision.ops.roi_pool(*regions)))
 
 # %% [markdown]
 r"""
@@ -1010,8 +1014,8 @@ same(roi_align(maps.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), many, 
 ### END HIDDEN TESTS
 
 # %%
-theirs = torchvision.ops.roi_align(maps, rois, (7, 7), 1 / 8, 2, aligned=True)
-print("differs from torchvision's by less than 0.00001:", bool((roi_align(maps, rois, (7, 7), 1 / 8) - theirs).abs().max() < 1e-5))
+theirs = torchvision.ops.roi_align(*regions, 2, aligned=True)
+print("differs from torchvision's by less than 0.0001:", bool((roi_align(*regions) - theirs).abs().max() < 1e-4))
 
 # %% [markdown]
 r"""
@@ -1044,15 +1048,16 @@ with torch.no_grad():
     seen = trunk(scene)["c3"]  # [1, 64, 16, 16]
 box = test.targets[0]["boxes"][:1].cpu()
 region = torch.cat([torch.zeros(1, 1), box], 1)
-strongest = int(seen[0].var((1, 2)).argmax())
+inside = roi_align(seen, region, (7, 7), 1 / 8)[0]
+strongest = int(inside.var((1, 2)).argmax())
 panels = {"the map, stride 8": seen[0, strongest], "RoIPool": roi_pool(seen, region, (7, 7), 1 / 8)[0, strongest],
           "RoIAlign": roi_align(seen, region, (7, 7), 1 / 8)[0, strongest]}  # fmt: skip
-low, high = seen[0, strongest].min(), seen[0, strongest].max()
+low, high = panels["RoIPool"].min(), panels["RoIPool"].max()
 alt = "A scene with one object's box; a channel of its map with the same box; the box as 7 by 7 bins of both kinds"
 with plot.figure(alt, width=10, height=2.8, columns=4) as axes:
     plot.show_boxes(box, "proposal", image=scene[0], ax=axes[0])
     for ax, (title, values) in zip(axes[1:], panels.items()):
-        plot.show_image((values - low) / (high - low), ax)
+        plot.show_image(((values - low) / (high - low)).clamp(0, 1), ax)
         ax.set(title=title)
     plot.show_boxes(box / 8, "proposal", ax=axes[1])
 
@@ -1128,11 +1133,11 @@ def plain_labels(iou, labels):
 
 
 dice = torch.Generator().manual_seed(3)
-for objects, proposals in ((3, 40), (7, 5), (1, 30)):
-    table, classes = torch.rand(objects, proposals, generator=dice) ** objects, torch.randint(1, 9, (objects,), generator=dice)
-    same(label_proposals(table, classes), plain_labels(table, classes), f"{objects} objects and {proposals} proposals at random")
+for count, width in ((3, 40), (7, 5), (1, 30)):
+    table, classes = torch.rand(count, width, generator=dice) ** count, torch.randint(1, 9, (count,), generator=dice)
+    same(label_proposals(table, classes), plain_labels(table, classes), f"{count} objects and {width} proposals at random")
     same(label_proposals(table.double(), classes), plain_labels(table, classes),
-         f"{objects} objects and {proposals} proposals at random, float64")
+         f"{count} objects and {width} proposals at random, float64")
 same(label_proposals(torch.tensor([[0.0, 0.09], [0.09, 0.0]]), torch.tensor([5, 6])), [-1, -1], "0.09 with either object is less than 0.1")
 same(label_proposals(torch.tensor([[0.75, 0.5], [0.75, 0.5], [0.25, 0.5]]), torch.tensor([8, 1, 3])), [8, 8],
      "two objects overlap a proposal alike: the first one")
@@ -1148,7 +1153,8 @@ same(label_proposals(torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64)), torc
 
 # %% [markdown]
 r"""
-One scene with its proposals by label. Look at the background ones: nearly all of them touch an object.
+One scene with its proposals by label. Look at the background ones: all of them touch an object. And look at what is
+ignored: also the long strip, which belongs to no class.
 """
 
 # %%
@@ -1441,7 +1447,7 @@ def fast_roi_align(features, rois, output_size, spatial_scale, sampling_ratio=2)
         first = points.floor()
         cells = torch.stack([first, (first + 1).clamp(max=limit - 1)], -1).long()
         shares = torch.stack([1 - (points - first), points - first], -1) * counts[..., None]
-        return cells.reshape(len(rois), bins, -1), shares.reshape(len(rois), bins, -1)
+        return (value.reshape(len(rois), bins, 2 * sampling_ratio) for value in (cells, shares))
 
     (rows, down), (columns, across) = taps(y1, y2, output_size[0], height), taps(x1, x2, output_size[1], width)
     start = rois[:, 0].long()[:, None, None] * height * width
@@ -1455,8 +1461,9 @@ def fast_roi_align(features, rois, output_size, spatial_scale, sampling_ratio=2)
     return pooled.reshape(len(rois), *output_size, channels).permute(0, 3, 1, 2)
 
 # %%
-difference = (fast_roi_align(maps, rois, (7, 7), 1 / 8) - roi_align(maps, rois, (7, 7), 1 / 8)).abs().max()
-print("the same as your roi_align, to 0.00001:", bool(difference < 1e-5))
+regions = (some_maps, some_rois, (7, 7), 1 / 8)
+difference = (fast_roi_align(*regions) - roi_align(*regions)).abs().max()
+print("the same as your roi_align, to 0.0001:", bool(difference < 1e-4))
 
 # %% [markdown]
 r"""
@@ -1512,6 +1519,11 @@ r"""
 
 Of each image 32 regions a step, at most a quarter of them positive. The true boxes join the proposals, so that every
 object has at least one region to learn from.
+
+One thing we do otherwise than the paper. Of 2,000 proposals of a photograph some hundred touch an object. Of our
+hundred a handful does, and a strip or a blob that lies by itself, and is no class, is *always* ignored: nobody would ever
+tell the detector that it is background. So background in [0.1, 0.5) comes first, and the **ignored ones fill up** the
+sample. Faster R-CNN's code does so too, by setting the lower bound to 0.
 """
 
 # %% tags=["experiment"]
@@ -1527,10 +1539,12 @@ def sample_regions(targets, count=32, positive_share=0.25):
         label = label_proposals(iou, target["labels"])
         positive, negative = (label > 0).nonzero().flatten(), (label == 0).nonzero().flatten()
         positive = positive[torch.randperm(len(positive))[: int(positive_share * count)]]
-        negative = negative[torch.randperm(len(negative))[: count - len(positive)]]
+        ignored = (label < 0).nonzero().flatten()
+        negative, ignored = (rows[torch.randperm(len(rows))] for rows in (negative, ignored))
+        negative = torch.cat([negative, ignored])[: count - len(positive)]
         rows = torch.cat([positive, negative])
         chosen.append(boxes[rows])
-        labels.append(label[rows])
+        labels.append(label[rows].clamp(min=0))  # what was ignored and is needed is background
         delta = torch.zeros_like(boxes[rows])
         if len(positive):
             nearest_object = target["boxes"][iou[:, positive].argmax(0)]
@@ -1561,7 +1575,7 @@ from coursekit.evaluation import evaluate_detections
 from coursekit.training import fit
 
 few = bool(os.environ.get("NBGRADER_EXECUTION"))  # while grading nothing is trained, so a few scenes will do
-train, test = scenes("train", 32 if few else 768), test.subset(range(8 if few else 200))
+train, test = scenes("train", 32 if few else 768), test.subset(range(10 if few else 200))
 start = time.perf_counter()
 train, test = (data.with_proposals([propose(image) for image in data.images]) for data in (train, test))
 proposal_seconds = (time.perf_counter() - start) / (len(train) + len(test))
