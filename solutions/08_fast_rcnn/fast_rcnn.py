@@ -20,8 +20,8 @@ network.
 | `FastRCNNHead` | scores, and a box for each class | about 15 |
 | `fast_rcnn_loss` | the two losses | about 20 |
 
-With two written questions, a training of about a minute and a half and the reading this takes about three and a half hours.
-The slides and this lesson follow Ross Girshick, "Fast R-CNN", ICCV 2015
+With two written questions, a training of about a minute and a half and the reading this takes about three and a half
+hours. The slides and this lesson follow Ross Girshick, "Fast R-CNN", ICCV 2015
 ([arXiv:1504.08083](https://arxiv.org/abs/1504.08083)).
 
 **Conventions**, as in all lessons: a box is `xyxy` = `(x1, y1, x2, y2)` in pixels, x right, y down, no `+ 1`. Labels
@@ -93,12 +93,12 @@ And it is slow. With VGG-16 an image takes **47 seconds** on a GPU. Training com
 the SVMs, then the regressors. The features of all regions of all images are written to disk in between, hundreds of
 gigabytes of them. And what the SVMs and regressors learn never reaches the network.
 
-Count the multiplications. VGG-16 needs about 15.5 billion for 224×224 pixels. Its two fully connected layers have
+Count the multiplications. The convolutions of VGG-16 need about 15.3 billion for 224×224 pixels. Its two fully connected layers have
 25,088·4,096 + 4,096·4,096 = 120 million weights, so as many multiplications for each region.
 """
 
 # %%
-once = 15.5e9  # VGG-16 without its end, 224×224 pixels
+once = 15.3e9  # the convolutions, 224×224 pixels
 regions = 2000
 per_region = 25088 * 4096 + 4096 * 4096
 rcnn = regions * (once + per_region)
@@ -203,7 +203,8 @@ Sizes are numbers of pixels, of the regions themselves and not of their boxes. T
 | wall | 6 | (2, 3, 5, 6) | 0.25, 0.25, 0.5, 0 | 0.25, 0.75 |
 
 Colour: 0.25 + 0.25 = **0.5**. Texture: 0.25 + 0.25 = **0.5**. Size: 1 − 18/48 = **0.625**. The box around both is
-(0, 0, 5, 6) with 30 pixels, 12 of them in neither: 1 − 12/48 = **0.75**. Together **2.375**.
+(0, 0, 5, 6) with 30 pixels, 12 of them in neither (the wall fills only 6 of the 9 pixels of its own box, so the other 3
+are a hole, too): 1 − 12/48 = **0.75**. Together **2.375**.
 """
 
 # %%
@@ -311,7 +312,8 @@ def region_similarity(a, b, image_size):
 # %% check="region_similarity" points=2
 def region(size, box, colour, texture, dtype=torch.float32):
     """A region as `describe` gives it."""
-    return {"size": size, "box": box, "colour": torch.tensor(colour, dtype=dtype), "texture": torch.tensor(texture, dtype=dtype)}
+    bins = {"colour": torch.tensor(colour, dtype=dtype), "texture": torch.tensor(texture, dtype=dtype)}
+    return {"size": size, "box": box, **bins}
 
 
 roof = region(12, [0, 0, 4, 3], [0.5, 0.5, 0, 0], [0.75, 0.25])
@@ -609,11 +611,11 @@ print(f"selective search gives fewer than 200 boxes a scene: {each < 200}")
 
 # %% [markdown]
 r"""
-Where a curve ends, the method has no more boxes: fewer pieces, fewer proposals, and small objects that were part of
-their surroundings from the start. At a scale of 100 one gets nearly everything. A photograph is another matter: the
-paper needs about **2,000** boxes for a recall of 0.9 on Pascal VOC, and gets them by running the search several times,
-in other colour spaces, with other similarities switched on and other scales, and joining all lists. Then it takes
-about **2 seconds** an image on a CPU. We stay with one run on a scene of 128×128 pixels:
+Where a curve turns flat, the method has no more boxes: fewer pieces, fewer proposals, and small objects that were part
+of their surroundings from the start. At a scale of 100 one gets nearly everything. A photograph is another matter: there
+the paper makes about **2,000** boxes. It runs the search several times, in other colour spaces, with other similarities
+switched on and other scales, and joins all lists. Then it takes about **2 seconds** an image on a CPU. We stay with one
+run on a scene of 128×128 pixels:
 """
 
 # %% tags=["nbval-ignore-output"]
@@ -679,7 +681,8 @@ with plot.figure(alt, width=11, height=3, columns=3) as axes:
             plot.show_boxes([bin_box], role, thickness=0.9, ax=axes[1])
     plot.show_boxes([[2, 1, 9, 6]], "proposal", ax=axes[1])
     x1, y1, x2, y2 = projected.tolist()
-    plot.show_boxes([[x1 + 2 * j, y1 + 2 * i, x1 + 2 * j + 2, y1 + 2 * i + 2] for i in range(2) for j in range(3)], "positive", ax=axes[2])
+    equal_bins = [[x1 + j, y1 + i, x1 + j + 2, y1 + i + 2] for i in (0, 2) for j in (0, 2, 4)]
+    plot.show_boxes(equal_bins, "positive", ax=axes[2])
     plot.show_points([[x1 + k + 0.5, y1 + m + 0.5] for m in range(4) for k in range(6)], "prediction", ax=axes[2])
 
 # %% [markdown]
@@ -858,7 +861,8 @@ position $p$, take off a half, $p - 0.5$, and then 0 means the middle of cell 0.
 libraries forgot this **half pixel**; torchvision has `aligned=True` for the right one. Without it everything is read
 half a cell too far to the right and below.
 
-At the border: a point up to one cell outside of the outermost *centres*, so $-1 \le p - 0.5 \le W$ as torchvision has it, takes the value at the border. One farther outside is 0, and still counts in the mean.
+At the border: a point up to one cell outside of the outermost *centres* takes the value at the border; with the half
+taken off, these are the positions from $-1$ to $W$. One farther outside is 0, and still counts in the mean.
 
 The region from above, (1.5, 0.5, 7.5, 4.5) in cells, with 2×3 bins of 2×2 cells each. The middle of the first bin is at
 (2.5, 1.5); less a half, that is column 2, row 1. Our map rises evenly, so the mean of the four points is the value in
@@ -1363,7 +1367,8 @@ def fast_rcnn_loss(logits, deltas, labels, target_deltas, alpha=1.0):
 
 # %% check="fast_rcnn_loss" points=2
 chances = torch.tensor([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25], [0.125, 0.125, 0.75], [0.25, 0.5, 0.25]])
-offsets = torch.tensor([[[9.0, 9, 9, 9], [0, 0, 0, 0]], [[9, 9, 9, 9], [9, 9, 9, 9]], [[9, 9, 9, 9], [9, 9, 9, 9]], [[1, 0, 0, 0], [9, 9, 9, 9]]])
+offsets = torch.full((4, 2, 4), 9.0)
+offsets[0, 1], offsets[3, 0] = torch.tensor([0.0, 0, 0, 0]), torch.tensor([1.0, 0, 0, 0])
 labels, wanted = torch.tensor([2, 0, -1, 1]), torch.tensor([[0.5, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [3, 0, 0.5, 0]])
 losses = fast_rcnn_loss(chances.log(), offsets, labels, wanted)
 same(losses[0], (math.log(4) + math.log(2) + math.log(2)) / 3,
@@ -1510,7 +1515,8 @@ class FastRCNN(nn.Module):
             boxes = decode_boxes(deltas[mine][rows, classes], rois[mine][rows, 1:])
             boxes = torch.minimum(boxes.clamp(min=0), limits)
             kept = batched_nms(boxes, scores[mine][rows, classes], classes, 0.5)[:100]
-            found.append({"boxes": boxes[kept], "scores": scores[mine][rows, classes][kept], "labels": classes[kept] + 1})
+            best = scores[mine][rows[kept], classes[kept]]
+            found.append({"boxes": boxes[kept], "scores": best, "labels": classes[kept] + 1})
         return found
 
 # %% [markdown]
@@ -1629,27 +1635,34 @@ with plot.figure(alt, width=9, height=3.2, columns=3) as axes:
         if number < len(test):
             one = {key: value[found[number]["scores"] > 0.5] for key, value in found[number].items()}
             plot.show_boxes(test.targets[number]["boxes"], "truth", image=test.images[number], ax=ax)
-            plot.show_boxes(one["boxes"], "prediction", labels=one["labels"], scores=one["scores"], classes=test.classes, ax=ax)
+            names = {"labels": one["labels"], "scores": one["scores"], "classes": test.classes}
+            plot.show_boxes(one["boxes"], "prediction", **names, ax=ax)
 
 # %% [markdown]
 r"""
-AP50 has seen better days: the SSD of lesson 5 saw 4,096 scenes in 1,000 steps of 32, this detector 768 scenes in 500 steps
-of 16, a quarter of the images. But look at AP75. It is close to AP50, so a detection that is right is right to a few
+AP50 is no match for lesson 5: that SSD saw 4,096 different scenes in 1,000 steps of 32 images, this detector sees 768
+scenes in 500 steps of 16. But look at AP75. It is close to AP50, so a detection that is right is right to a few
 pixels. The proposals are the reason: in a drawn scene the border of a piece *is* the border of a shape. Below, for each
 object, how well its best proposal fits, and how well the best detection does. What the second stage has to learn here is
 mostly the class; on photographs, where pieces are ragged, its offsets have more to do.
 """
 
 # %%
-best_proposal = torch.cat([box_iou(t["boxes"], t["proposals"]).amax(1) for t in test.targets if len(t["boxes"])])
-best_detection = torch.cat([
-    torch.cat([box_iou(t["boxes"], one["boxes"][one["scores"] > 0.1]), torch.zeros(len(t["boxes"]), 1, device=t["boxes"].device)], 1).amax(1)
-    for t, one in zip(test.targets, found) if len(t["boxes"])
-])  # fmt: skip
+def best_ious(truths, boxes):
+    """For each object the largest IoU with one of the boxes of its image; 0 where there are none."""
+    tables = [box_iou(truth["boxes"], some) for truth, some in zip(truths, boxes)]
+    return torch.cat([torch.cat([table, table.new_zeros(len(table), 1)], 1).amax(1) for table in tables]).cpu()
+
+
+fits = {
+    "proposal": best_ious(test.targets, [target["proposals"] for target in test.targets]),
+    "prediction": best_ious(test.targets, [one["boxes"][one["scores"] > 0.1] for one in found]),
+}
 alt = "Two histograms of the best IoU of each object, with its proposals and with its detections: most are over 0.8"
 with plot.figure(alt, width=6, height=3.2) as ax:
-    for role, values, name in (("proposal", best_proposal, "best proposal"), ("prediction", best_detection, "best detection over 0.1")):
-        ax.hist(values.cpu().numpy(), bins=20, range=(0, 1), histtype="step", linewidth=2, color=plot.role_style(role).color, label=name)
+    for (role, values), name in zip(fits.items(), ("best proposal", "best detection that scores over 0.1")):
+        look = {"histtype": "step", "linewidth": 2, "color": plot.role_style(role).color}
+        ax.hist(values.numpy(), bins=20, range=(0, 1), label=name, **look)
     ax.set(xlabel="IoU with the object", ylabel="objects of the test scenes")
     ax.legend(frameon=False, loc="upper left")
 

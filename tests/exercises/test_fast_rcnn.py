@@ -32,9 +32,13 @@ def lesson(*names):
 def case(seed, dtype=torch.float32, grid=None):
     """A batch of 2 maps, and 0 to 19 regions, some reaching out of them; with `grid`, corners are multiples of it."""
     dice = torch.Generator().manual_seed(seed)
-    height, width, count = (int(torch.randint(low, high, (1,), generator=dice)) for low, high in ((3, 20), (3, 25), (0, 20)))
+    height, width, count = (
+        int(torch.randint(low, high, (1,), generator=dice)) for low, high in ((3, 20), (3, 25), (0, 20))
+    )
     maps = torch.randn(2, 3, height, width, generator=dice, dtype=torch.float64)
-    corners = torch.rand(count, 2, generator=dice, dtype=torch.float64) * torch.tensor([width, height]) * 10 - 16
+    corners = (
+        torch.rand(count, 2, generator=dice, dtype=torch.float64) * torch.tensor([width, height]) * 10 - 16
+    )
     sides = torch.rand(count, 2, generator=dice, dtype=torch.float64) ** 2 * 150
     boxes = torch.cat([corners, corners + sides], 1)
     boxes = (boxes / grid).round() * grid if grid else boxes
@@ -57,13 +61,17 @@ def test_roi_pool_is_torchvisions_to_the_last_bit(grid, dtype):
 
 def test_roi_pool_is_torchvisions_where_float32_has_a_cell_too_many():
     maps = torch.arange(70.0 * 70).reshape(1, 1, 70, 70)
-    rois = torch.tensor([[0.0, 0, 0, 56, 28], [0, 3, 2, 59, 58]])  # 57 cells in 7 bins: 7·(57/7) is over 57 in float32
+    rois = torch.tensor(
+        [[0.0, 0, 0, 56, 28], [0, 3, 2, 59, 58]]
+    )  # 57 cells in 7 bins: 7·(57/7) is over 57 in float32
     ours = roi_pool(maps, rois, (7, 7), 1.0)
     assert torch.equal(ours, torchvision.ops.roi_pool(maps, rois, (7, 7), 1.0))
     assert ours[0, 0, 0, -1] % 70 == 57, "one cell beyond the region"
 
 
-@pytest.mark.parametrize("dtype, most", [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=["float32", "float64"])
+@pytest.mark.parametrize(
+    "dtype, most", [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=["float32", "float64"]
+)
 def test_roi_align_is_torchvisions_forward_and_backward(dtype, most):
     for seed in range(25):
         maps, rois = case(seed, dtype)
@@ -87,7 +95,9 @@ def test_roi_align_without_the_half_pixel_differs():
     shifted = rois + torch.tensor([0.0, 4, 4, 4, 4])  # half a cell
     large = (rois[:, 3:] - rois[:, 1:3]).amin(1) >= 8  # unaligned, a region has at least one cell
     assert large.sum() >= 3
-    torch.testing.assert_close(roi_align(maps, shifted[large], (3, 3), 1 / 8), theirs[large], rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        roi_align(maps, shifted[large], (3, 3), 1 / 8), theirs[large], rtol=0, atol=1e-5
+    )
 
 
 def test_fast_forms_of_the_lesson_give_the_same():
@@ -96,7 +106,10 @@ def test_fast_forms_of_the_lesson_give_the_same():
         maps, rois = case(seed, torch.float64)
         for size, ratio in (((7, 7), 2), ((2, 3), 1)):
             leaves = [maps.clone().requires_grad_() for _ in range(2)]
-            plain, fast = roi_align(leaves[0], rois, size, 1 / 8, ratio), fast_roi_align(leaves[1], rois, size, 1 / 8, ratio)
+            plain, fast = (
+                roi_align(leaves[0], rois, size, 1 / 8, ratio),
+                fast_roi_align(leaves[1], rois, size, 1 / 8, ratio),
+            )
             torch.testing.assert_close(fast, plain)
             for pooled in (plain, fast):
                 pooled.square().sum().backward()
@@ -139,14 +152,18 @@ def test_a_second_stage_detects_what_torchvisions_does():
     box_head, predictor = TwoMLPHead(5 * 3 * 2, 256), FastRCNNPredictor(256, 5)
     state = list(ours.head.state_dict().values())
     box_head.load_state_dict(dict(zip(box_head.state_dict(), state[:4], strict=True)))
-    offsets = [torch.cat([torch.zeros(4, *weight.shape[1:]), weight]) for weight in state[6:]]  # background's box
+    offsets = [
+        torch.cat([torch.zeros(4, *weight.shape[1:]), weight]) for weight in state[6:]
+    ]  # background's box
     predictor.load_state_dict(dict(zip(predictor.state_dict(), [*state[4:6], *offsets], strict=True)))
 
     class Pool(nn.Module):
         def forward(self, features, boxes, sizes):
             return torchvision.ops.roi_align(features["0"], boxes, (3, 2), 1 / 8, 2, aligned=True)
 
-    theirs = RoIHeads(Pool(), box_head, predictor, 0.5, 0.5, 64, 0.25, (10.0, 10.0, 5.0, 5.0), 0.02, 0.5, 100).eval()
+    theirs = RoIHeads(
+        Pool(), box_head, predictor, 0.5, 0.5, 64, 0.25, (10.0, 10.0, 5.0, 5.0), 0.02, 0.5, 100
+    ).eval()
     images = torch.rand(2, 3, 64, 104)
     proposals = []
     for count in (40, 25):
@@ -168,7 +185,11 @@ def test_sampled_regions_are_of_their_image_and_learn_the_offsets_to_their_objec
     box = torch.tensor([[10.0, 10, 30, 40]])
     near, far = torch.tensor([[12.0, 10, 32, 40]]), torch.tensor([[80.0, 80, 90, 90]])
     touching = torch.tensor([[20.0, 20, 45, 60]])
-    full = {"boxes": box, "labels": torch.tensor([3]), "proposals": torch.cat([near, far.expand(50, 4), touching])}
+    full = {
+        "boxes": box,
+        "labels": torch.tensor([3]),
+        "proposals": torch.cat([near, far.expand(50, 4), touching]),
+    }
     empty = {"boxes": box[:0], "labels": torch.zeros(0, dtype=torch.int64), "proposals": far.expand(5, 4)}
     rois, labels, deltas = sample_regions([full, empty], count=8)
     assert rois[:, 0].tolist() == [0] * 8 + [1] * 5
@@ -187,7 +208,9 @@ def test_selective_search_finds_the_objects_of_scenes():
 
     data, best = scenes("test", 12), []
     for image, target in zip(data.images.cpu(), data.targets):
-        pieces = torch.from_numpy(felzenszwalb(image.permute(1, 2, 0).numpy(), scale=100, sigma=0.5, min_size=12)).long()
+        pieces = torch.from_numpy(
+            felzenszwalb(image.permute(1, 2, 0).numpy(), scale=100, sigma=0.5, min_size=12)
+        ).long()
         boxes = selective_search(pieces, image / 255)
         assert len(boxes) == 2 * (int(pieces.max()) + 1) - 1 and boxes[-1].tolist() == [0, 0, 128, 128]
         best.append(torchvision.ops.box_iou(target["boxes"].cpu(), boxes).amax(1))
