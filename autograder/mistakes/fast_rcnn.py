@@ -336,8 +336,8 @@ MISTAKES = {
             ),
         ),
         Mistake(
-            "nothing from the regions",
-            "the sizes of the image are swapped, or its similarity is of something else",
+            "merged in the order of their numbers",
+            "the regions came together one after the other by their numbers: the most similar pair comes first",
             code="def selective_search(segments, image):\n    regions = describe(segments, image)\n    boxes = [region['box'] for region in regions]\n    for i in range(1, len(boxes)):\n        a, b = boxes[-1] if i > 1 else boxes[0], boxes[i]\n        boxes.append([min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])])\n    return torch.tensor(boxes, dtype=image.dtype)\n",
         ),
     ],
