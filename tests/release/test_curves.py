@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from autograder import cli
 from autograder.curves import cells_to_run, digest, record, trainings
 from autograder.lessons import LessonError, sources
 from coursekit import expected, plot
@@ -92,6 +93,11 @@ def test_a_training_without_a_name_is_told(tmp_path):
     path.write_text(LESSON.replace(', expected="05_topic scenes"', ""))
     with pytest.raises(LessonError, match=r'has no fit\(..., expected="05_topic NAME"\)'):
         record("05_topic", [0], root=tmp_path, folder=tmp_path)
+
+
+def test_the_command_names_the_lessons_where_there_is_no_such_one(capsys):
+    assert cli.main(["curves", "99_none"]) == 2
+    assert "no lesson '99_none'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,16 @@ def test_on_colab_without_drive_the_session_serves_and_says_so(tmp_path, monkeyp
     assert Path.cwd() == tmp_path / start.COURSE / "01_boxes" and "device: " in shown
 
 
+def test_a_whole_repository_on_drive_is_used_as_it_lies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(start, "CONTENT", tmp_path)
+    course = tmp_path / "drive" / "MyDrive" / start.COURSE / "course"
+    (course / "01_boxes").mkdir(parents=True)
+    (course / "01_boxes" / "boxes.ipynb").write_text("mine")
+    assert f"your folder is {course / '02_anchors'}: checkpoints stay there" in start.colab_folder("02_anchors")
+    assert Path.cwd() == course / "02_anchors" and (course / "01_boxes" / "boxes.ipynb").read_text() == "mine"
+
+
 def test_without_torch_it_says_how_to_get_it(tmp_path, monkeypatch):
     find = start.importlib.util.find_spec
     monkeypatch.setattr(start.importlib.util, "find_spec", lambda name: None if name == "torchvision" else find(name))
