@@ -282,6 +282,31 @@ same([sorted(a.tolist()) == sorted(b.tolist()) for a, b in zip(twice[0], other)]
 untouched(sample_anchors, labels.clone(), 4)
 ### END HIDDEN TESTS
 
+# %% setup=true
+def set_weights(head, middle=False):
+    """Give `head` random weights; with `middle`, each kernel has its middle only. Biases stay as they are."""
+    dice, state = torch.Generator().manual_seed(0), head.state_dict()
+    if not state:
+        raise LookupError("the head's state_dict is empty: the module does not know its layers")
+    for name, weight in state.items():
+        if weight.ndim > 1:
+            state[name] = torch.randn(weight.shape, generator=dice) / 2
+            size = weight[0, 0].numel() if weight.ndim > 2 else 1
+            if middle and size > 1:
+                state[name].view(-1, size)[:, torch.arange(size) != size // 2] = 0
+    head.load_state_dict(state)
+    return head.eval()
+
+
+def rows_that_change(head, feature, image, y, x):
+    """For objectness and for deltas: [image, row] of the outputs that change when one cell of the map does."""
+    changed = feature.clone()
+    changed[image, :, y, x] += 10.0
+    with torch.no_grad():
+        (old, old_deltas), (new, new_deltas) = head(feature), head(changed)
+    differs = (new - old).abs() > 1e-4, (new_deltas - old_deltas).abs().amax(-1) > 1e-4
+    return [part.nonzero().tolist() for part in differs]
+
 # %% exercise="RPNHead"
 class RPNHead(nn.Module):
     """Objectness and box offsets for every anchor of every cell of one feature map.
@@ -317,7 +342,61 @@ class RPNHead(nn.Module):
         ### END SOLUTION
 
 # %% check="RPNHead" points=2
-same(1, 1, "placeholder")
+dice = torch.Generator().manual_seed(0)
+feature = torch.randn(2, 8, 2, 3, generator=dice)
+head = RPNHead(8, 2)
+same([str(getattr(output, "dtype", type(output))) for output in head(feature.clone())], ["torch.float32"] * 2,
+     "two tensors, objectness and deltas, with the dtype of the feature map")
+untouched(head, feature)
+same(list(head(feature)[0].shape), [2, 12], "one score for each of 2·3 cells with 2 anchors: k scores, not 2k")
+same(list(head(feature)[1].shape), [2, 12, 4], "four offsets for each of the 12 anchors")
+same(len(head.state_dict()) > 0, True, "the module knows its layers (in a Python list it does not see them)")
+probe = rows_that_change(set_weights(head, middle=True), feature, image=1, y=1, x=0)
+same(sorted({image for image, _ in probe[0] + probe[1]}), [1], "only answers of the changed image change")
+same(probe[0], [[1, 6], [1, 7]], "the scores of cell y = 1, x = 0 are those of rows 6 and 7: 3 cells a row, 2 anchors a cell")
+same(probe[1], [[1, 6], [1, 7]], "the deltas of cell y = 1, x = 0 are those of rows 6 and 7, as the scores")
+### BEGIN HIDDEN TESTS
+wide = torch.randn(2, 6, 5, 7, generator=dice)
+coded = set_weights(RPNHead(6, 5), middle=True)
+cells = [(y, x) for y in range(5) for x in range(7)]
+expected = [[1, 5 * i + a] for i in range(35) for a in range(5)]
+found = [rows_that_change(coded, wide, 1, y, x) for y, x in cells]
+same(sum([rows for rows, _ in found], []), expected, "scores of every cell: y outer, x inner, a cell's anchors innermost")
+same(sum([rows for _, rows in found], []), expected, "deltas of every cell: y outer, x inner, a cell's anchors innermost")
+full = set_weights(RPNHead(6, 5)).train()
+near = [[0, 5 * (7 * y + x) + a] for y in (1, 2, 3) for x in (2, 3, 4) for a in range(5)]
+windows = rows_that_change(full, wide, 0, 2, 3)
+same(windows[0], near, "a cell has a say in the scores of its 3×3 neighbours, and in no others")
+same(windows[1], near, "a cell has a say in the deltas of its 3×3 neighbours, and in no others")
+same(full(wide[1:])[0], full(wide)[0][1:], "scores of an image do not depend on the other images of the batch")
+same(full(wide[1:])[1], full(wide)[1][1:], "deltas of an image do not depend on the other images of the batch")
+same([list(output.shape) for output in full(torch.randn(3, 6, 9, 4, generator=dice))], [[3, 180], [3, 180, 4]],
+     "the same head on a map of 9×4 cells")
+same([list(output.shape) for output in RPNHead(4, 1)(torch.randn(1, 4, 1, 3, generator=dice))], [[1, 3], [1, 3, 4]],
+     "one anchor a cell")
+objectness, deltas = full(wide)
+signs = [[bool((output < 0).any()), bool((output > 1).any())] for output in (objectness, deltas)]
+same(signs[0], [True, True], "objectness is a logit, below 0 and above 1 too: the sigmoid comes later")
+same(signs[1], [True, True], "offsets are any numbers, below 0 and above 1 too")
+rows = objectness[0, :5].tolist(), [tuple(row) for row in deltas[0, :5].tolist()]
+same([len(set(part)) for part in rows], [5, 5], "each anchor of a cell has a score and offsets of its own")
+twin = RPNHead(6, 5)
+twin.load_state_dict(full.state_dict())
+same([bool(torch.allclose(*pair)) for pair in zip(twin(wide), (objectness, deltas))], [True, True],
+     "a second head with the same state_dict gives the same answers: does the module know all its layers")
+bends = [bool((one + other - 2 * none).abs().max() > 1e-2)
+         for one, other, none in zip(full(wide), full(-wide), full(0 * wide))]
+same(bends, [True, True], "between the window and the outputs stands a ReLU: without it the head is one linear map")
+(objectness.square().sum() + deltas.square().sum()).backward()
+learns = [weight.grad is not None and bool((weight.grad != 0).any()) for weight in full.parameters()]
+same(all(learns), True, "every parameter gets a gradient from scores and deltas")
+reached = []
+for part in (0, 1):
+    leaf = wide.clone().requires_grad_()
+    full(leaf)[part].square().sum().backward()
+    reached.append(bool((leaf.grad.abs().sum((2, 3)) > 0).all()))
+same(reached, [True, True], "scores and deltas both listen to all channels")
+### END HIDDEN TESTS
 
 # %% exercise="rpn_loss"
 def rpn_loss(objectness, deltas, labels, target_deltas, n_cls=256, n_reg=2400, weight=10.0):
@@ -347,7 +426,70 @@ def rpn_loss(objectness, deltas, labels, target_deltas, n_cls=256, n_reg=2400, w
     ### END SOLUTION
 
 # %% check="rpn_loss" points=2
-same(1, 1, "placeholder")
+objectness = torch.tensor([[0.0, math.log(3), 5.0, 0.0]])
+labels = torch.tensor([[1, 0, -1, -1]])
+deltas = torch.tensor([[[0.5, 0, -2, 0], [1, 1, 1, 1], [9, 9, 9, 9], [3, 0, 0, 0]]])
+example = (objectness, deltas, labels, torch.zeros(1, 4, 4))
+same(rpn_loss(*example, 4, 5, 10.0)[0], torch.tensor(math.log(8) / 4),
+     "ln 2 of the positive and ln 4 of the negative, over N_cls = 4; ignored anchors add nothing")
+same(rpn_loss(*example, 4, 5, 10.0)[1], torch.tensor(3.25),
+     "10 · (0.125 + 1.5) / 5: smooth L1 of the one positive, times λ, over N_reg")
+same(rpn_loss(*example)[0], math.log(8) / 256, "by default N_cls = 256")
+same(rpn_loss(*example)[1], 10 * 1.625 / 2400, "by default N_reg = 2400 and λ = 10")
+### BEGIN HIDDEN TESTS
+def plain_loss(objectness, deltas, labels, target, n_cls, n_reg, weight):
+    """The same, one anchor at a time."""
+    entropy, error = 0.0, 0.0
+    for image in range(len(labels)):
+        for a, label in enumerate(labels[image].tolist()):
+            logit = objectness[image, a].item()
+            if label >= 0:
+                entropy += math.log1p(math.exp(-logit if label == 1 else logit))
+            if label == 1:
+                for said, wanted in zip(deltas[image, a].tolist(), target[image, a].tolist()):
+                    size = abs(said - wanted)
+                    error += size * size / 2 if size < 1 else size - 0.5
+    return [objectness.new_tensor(entropy / n_cls), objectness.new_tensor(weight * error / n_reg)]
+
+
+dice = torch.Generator().manual_seed(7)
+logits = 3 * torch.randn(2, 30, generator=dice, dtype=torch.float64)
+said, wanted = 2 * torch.randn(2, 2, 30, 4, generator=dice, dtype=torch.float64)
+kinds = torch.randint(-1, 2, (2, 30), generator=dice)
+case = (logits, said, kinds, wanted, 40, 60, 5.0)
+same(list(rpn_loss(*case)), plain_loss(*case), "two images, 30 anchors each, float64")
+single = (logits.float(), said.float(), kinds, wanted.float(), 7, 3, 0.5)
+same(list(rpn_loss(*single)), plain_loss(*single), "two images, 30 anchors each, float32, other N and λ")
+three = [torch.cat([part, part[:1]]) for part in case[:4]]
+same(list(rpn_loss(*three, 64, 9, 1.0)), plain_loss(*three, 64, 9, 1.0), "three images: losses of a batch add up")
+holes = torch.where((kinds == 1)[..., None], wanted, math.inf)
+same(list(rpn_loss(logits, said, kinds, holes, 40, 60, 5.0)), plain_loss(*case),
+     "targets of negatives and ignored anchors may hold anything, infinity too")
+few = kinds.clamp(max=0)
+none = [part.clone().requires_grad_() for part in (logits, said)]
+classification, localisation = rpn_loss(*none, few, wanted, 40, 60, 5.0)
+same(localisation, torch.zeros((), dtype=torch.float64), "no positive anchor: the localisation loss is 0")
+(classification + localisation).backward()
+same(bool(torch.isfinite(none[0].grad).all()), True, "no positive anchor: gradients are finite")
+leaf, boxes = [part.clone().requires_grad_() for part in (logits, said)]
+silent = rpn_loss(leaf, boxes, torch.full((2, 30), -1), wanted)
+same(list(silent), [torch.zeros((), dtype=torch.float64)] * 2, "all anchors ignored: both losses are 0")
+(silent[0] + silent[1]).backward()
+same(bool((leaf.grad == 0).all()), True, "all anchors ignored: the loss can still be differentiated")
+leaf, boxes = [part.clone().requires_grad_() for part in (logits, said)]
+sum(rpn_loss(leaf, boxes, kinds, wanted)).backward()
+same([bool((leaf.grad[kinds == -1] == 0).all()), bool((boxes.grad[kinds < 1] == 0).all())], [True, True],
+     "ignored anchors get no gradient, and offsets of negatives none either")
+slope = torch.where(kinds == 1, logits.sigmoid() - 1, torch.where(kinds == 0, logits.sigmoid(), 0)) / 256
+same(leaf.grad, slope, "the gradient of cross entropy: (probability − truth) / N_cls")
+bend = 10 * (said - wanted).clamp(-1, 1) * (kinds == 1)[..., None] / 2400
+same(boxes.grad, bend, "the gradient of smooth L1: the difference, at most 1, times λ / N_reg")
+far = torch.tensor([[100.0, -100.0]])
+same(rpn_loss(far, torch.zeros(1, 2, 4), torch.tensor([[0, 1]]), torch.zeros(1, 2, 4), 1)[0], torch.tensor(200.0),
+     "logits of ±100, both wrong: 100 each, finite")
+same(list(rpn_loss(*(part[:0] for part in case[:4]))), [torch.zeros((), dtype=torch.float64)] * 2, "a batch without images")
+untouched(rpn_loss, *case)
+### END HIDDEN TESTS
 
 # %% exercise="propose"
 def propose(objectness, deltas, anchors, image_size, pre_nms, post_nms, iou_threshold, min_size):
@@ -381,7 +523,121 @@ def propose(objectness, deltas, anchors, image_size, pre_nms, post_nms, iou_thre
     ### END SOLUTION
 
 # %% check="propose" points=2
-same(1, 1, "placeholder")
+anchors = torch.tensor([[10.0, 10, 30, 30], [12, 10, 32, 30], [70, 20, 110, 50], [20, 20, 40, 40], [97, 10, 117, 30]])
+deltas = torch.zeros(1, 5, 4)
+deltas[0, 3] = torch.tensor([0.5, -0.25, math.log(1.5), 0])
+objectness = torch.tensor([[2.0, 3, 1, -1, 4]])
+example = (objectness, deltas, anchors, (100, 60))
+same([list(one.shape) for one in propose(*example, 5, 10, 0.7, 5)], [[3, 4]], "one image, three proposals")
+same(propose(*example, 5, 10, 0.7, 5)[0][0], [12, 10, 32, 30],
+     "anchor 4 scores best, but clipped it is 3 pixels wide; so anchor 1 comes first, and removes anchor 0 (IoU 0.82)")
+same(propose(*example, 5, 10, 0.7, 5)[0][1], [70, 20, 100, 50], "anchor 2 follows, clipped to 100 pixels")
+same(propose(*example, 5, 10, 0.7, 5)[0][2], [25, 15, 55, 35],
+     "anchor 3, moved by half its width and a quarter of its height, 1.5 times as wide: the stds are 1")
+same(propose(*example, 5, 2, 0.7, 5)[0], [[12, 10, 32, 30], [70, 20, 100, 50]], "post_nms = 2: the best two of what NMS left")
+same(propose(*example, 3, 10, 0.7, 5)[0], [[12, 10, 32, 30]], "pre_nms = 3: anchors 4, 1 and 0 alone are looked at")
+### BEGIN HIDDEN TESTS
+def plain_proposals(objectness, deltas, anchors, image_size, pre_nms, post_nms, iou_threshold, min_size):
+    """The same by loops over plain numbers."""
+    limits, results = (*image_size, *image_size), []
+    for scores, offsets in zip(objectness.tolist(), deltas.tolist()):
+        kept = []
+        for i in sorted(range(len(scores)), key=lambda i: (-scores[i], i))[:pre_nms]:
+            (x1, y1, x2, y2), (dx, dy, dw, dh) = anchors[i].tolist(), offsets[i]
+            cx, cy = (x1 + x2) / 2 + dx * (x2 - x1), (y1 + y2) / 2 + dy * (y2 - y1)
+            w, h = (x2 - x1) * math.exp(min(dw, math.log(62.5))), (y2 - y1) * math.exp(min(dh, math.log(62.5)))
+            corners = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
+            box = [min(max(corner, 0.0), limit) for corner, limit in zip(corners, limits)]
+            if box[2] - box[0] < min_size or box[3] - box[1] < min_size:
+                continue
+            free = True
+            for u1, v1, u2, v2 in kept:
+                shared = max(0.0, min(box[2], u2) - max(box[0], u1)) * max(0.0, min(box[3], v2) - max(box[1], v1))
+                union = (box[2] - box[0]) * (box[3] - box[1]) + (u2 - u1) * (v2 - v1) - shared
+                free = free and shared <= iou_threshold * union
+            if free:
+                kept.append(box)
+        results.append(objectness.new_tensor(kept[:post_nms]).reshape(-1, 4))
+    return results
+
+
+dice = torch.Generator().manual_seed(8)
+corners = torch.rand(80, 2, generator=dice, dtype=torch.float64) * torch.tensor([100.0, 50]) - 5
+many = torch.cat([corners, corners + 4 + 30 * torch.rand(80, 2, generator=dice, dtype=torch.float64)], 1)
+scores = 2 * torch.randn(2, 80, generator=dice, dtype=torch.float64) - 2
+offsets = 0.3 * torch.randn(2, 80, 4, generator=dice, dtype=torch.float64)
+case = (scores, offsets, many, (97, 53))
+same(propose(*case, 60, 40, 0.5, 3), plain_proposals(*case, 60, 40, 0.5, 3), "80 anchors, two images, float64")
+single = (scores.float(), offsets.float(), many.float(), (97, 53))
+same(propose(*single, 50, 9, 0.3, 6.5), plain_proposals(*single, 50, 9, 0.3, 6.5), "80 anchors, two images, float32, the best 9")
+tall = (scores, offsets, many * torch.tensor([0.5, 2, 0.5, 2]), (47, 111))
+same(propose(*tall, 1000, 1000, 0.7, 1), plain_proposals(*tall, 1000, 1000, 0.7, 1),
+     "an image higher than wide, pre_nms and post_nms beyond what there is")
+apart = (scores + torch.tensor([[0.0], [50]]), *case[1:])
+same(propose(*apart, 20, 8, 0.5, 3), plain_proposals(*apart, 20, 8, 0.5, 3),
+     "the best anchors are chosen for each image by itself, however sure the other image is")
+two = torch.tensor([[10.0, 10, 30, 30], [60, 10, 80, 40]])
+still = torch.zeros(1, 2, 4)
+sized = torch.tensor([[10.0, 10, 20, 30], [60, 10, 80, 20], [30, 10, 39.5, 40], [40, 30, 70, 39.5]])
+same(propose(torch.tensor([[4.0, 3, 2, 1]]), torch.zeros(1, 4, 4), sized, (100, 60), 4, 4, 0.7, 10)[0],
+     [[10, 10, 20, 30], [60, 10, 80, 20]], "10 pixels are enough for min_size = 10, 9.5 are not, in either direction")
+same(propose(torch.tensor([[-30.0, -40]]), still, two, (100, 60), 2, 2, 0.7, 1)[0], two, "low scores are scores: no threshold")
+halves = torch.tensor([[0.0, 0, 20, 10], [0, 0, 10, 10]])
+same(propose(torch.tensor([[1.0, 2]]), still, halves, (100, 60), 2, 2, 0.5, 1)[0], [[0, 0, 10, 10], [0, 0, 20, 10]],
+     "an IoU of exactly 0.5 is not more than 0.5; best first")
+edge = torch.tensor([[80.0, 0, 100, 20], [80, 0, 140, 20]])
+same(propose(torch.tensor([[1.0, 2]]), still, edge, (100, 60), 2, 2, 0.7, 1)[0], [[80, 0, 100, 20]],
+     "clipped to the image both boxes are the same: clipping comes before NMS")
+same(propose(torch.zeros(1, 2), torch.full((1, 2, 4), 50.0), two - 40, (100, 60), 2, 2, 0.7, 1)[0].isfinite().all().item(), True,
+     "size offsets of 50: finite boxes")
+away = torch.tensor([[[0.0, 0, 0, 0], [-9, 0, 0, 0]]])
+same(propose(torch.tensor([[1.0, 2]]), away, two, (100, 60), 2, 2, 0.7, 1)[0], [[10, 10, 30, 30]],
+     "a box that has left the image has no width after clipping")
+same(propose(torch.zeros(1, 2), still, two, (100, 60), 1, 2, 0.7, 1)[0], [[10, 10, 30, 30]], "equal scores: the smaller index first")
+learning = [part.clone().requires_grad_() for part in single[:2]]
+same([one.requires_grad for one in propose(*learning, *single[2:], 60, 40, 0.5, 3)], [False, False],
+     "proposals carry no gradient: for the second stage they are plain numbers")
+same(propose(torch.zeros(2, 2), torch.zeros(2, 2, 4), two, (100, 60), 2, 2, 0.7, 50), [torch.zeros(0, 4)] * 2,
+     "nothing is large enough: empty tensors")
+same(propose(torch.zeros(1, 0), torch.zeros(1, 0, 4), two[:0], (100, 60), 9, 9, 0.7, 1), [torch.zeros(0, 4)], "no anchors")
+same(propose(torch.zeros(0, 2), torch.zeros(0, 2, 4), two, (100, 60), 9, 9, 0.7, 1), [], "a batch without images")
+untouched(propose, *single, 60, 40, 0.5, 3)
+### END HIDDEN TESTS
+
+# %% setup=true
+class Rehearsal:
+    """Training in play: step n adds 10ⁿ⁻¹ to what it moves, so a weight's digits tell which steps moved it."""
+
+    def __init__(self):
+        self.calls = []
+
+    def step(self, weights, own, learn, evaluate):
+        learn, evaluate = ({part} if isinstance(part, str) else set(part) for part in (learn, evaluate))
+        amount = 10 ** len(self.calls)
+        given = {part: [v.sum().item() for k, v in weights.items() if k == f"{part}.weight"] for part in ("backbone", own)}
+        call = {"trains": own, "learn": sorted(learn & {"backbone", own}), "evaluate": sorted(evaluate & {"backbone", own})}
+        self.calls.append({**call, "given": given})
+        result = {}
+        for key, value in weights.items():
+            part = key.split(".")[0]
+            statistic = "running" in key or "num_batches" in key
+            moves = part in ("backbone", own) and (part not in evaluate if statistic else part in learn)
+            result[key] = value + amount if moves else value.clone()
+        return result
+
+    def train_rpn(self, weights, learn, evaluate=()):
+        return self.step(weights, "rpn", learn, evaluate)
+
+    def train_detector(self, weights, proposals, learn, evaluate=()):
+        weights = self.step(weights, "head", learn, evaluate)
+        self.calls[-1]["proposals"] = [part.tolist() for part in proposals]
+        return weights
+
+    def propose(self, weights):
+        return [weights["backbone.weight"], weights["rpn.weight"]]  # so that one sees whose proposals they are
+
+    def functions(self):
+        return self.train_rpn, self.train_detector, self.propose
 
 # %% exercise="alternating_training"
 def alternating_training(start, train_rpn, train_detector, propose):
@@ -416,4 +672,48 @@ def alternating_training(start, train_rpn, train_detector, propose):
     ### END SOLUTION
 
 # %% check="alternating_training" points=3
-same(1, 1, "placeholder")
+start = {f"{part}.{name}": torch.zeros(1) for part in ("backbone", "rpn", "head") for name in ("weight", "running_mean")}
+play = Rehearsal()
+result = alternating_training(start, *play.functions())
+calls = [{"given": {}, "learn": [], "evaluate": [], **call} for call in [*play.calls, *[{"trains": "nothing"}] * 4][:4]]
+same([call["trains"] for call in play.calls], ["rpn", "head", "rpn", "head"], "four trainings, RPN and detector in turn")
+same(calls[0]["learn"] + calls[0]["evaluate"], ["backbone", "rpn"], "step 1 trains backbone and RPN, none of it in evaluation mode")
+same(calls[1]["learn"] + calls[1]["evaluate"], ["backbone", "head"],
+     "step 2 trains backbone and head, none of it in evaluation mode")
+same(calls[1]["given"].get("backbone"), [0], "step 2 begins with the start's backbone: a separate network")
+same(calls[1].get("proposals"), [[1], [1]], "the proposals of step 2 come from backbone and RPN of step 1")
+same(calls[2]["learn"], ["rpn"], "step 3 trains the RPN alone")
+same([calls[2]["given"].get(part) for part in ("backbone", "rpn")], [[10], [1]],
+     "step 3 begins with the backbone of step 2 and the RPN of step 1")
+same(calls[3]["learn"], ["head"], "step 4 trains the head alone")
+same([calls[3]["given"].get(part) for part in ("backbone", "head")], [[10], [10]],
+     "step 4 begins with backbone and head of step 2")
+same(calls[3].get("proposals"), [[10], [101]], "the proposals of step 4 come from the RPN of step 3 on the shared backbone")
+same(sorted(result), sorted(start), "the weights of the whole network, by the same names")
+same(result["backbone.weight"], [10], "the backbone's weight after all: step 2 alone has moved it")
+same(result["backbone.running_mean"], [10], "the backbone's batch norm after all: step 2 alone has moved its statistics")
+same(result["rpn.weight"], [101], "the RPN after all: moved by steps 1 and 3")
+same(result["head.weight"], [1010], "the head after all: moved by steps 2 and 4")
+### BEGIN HIDDEN TESTS
+same([result[f"{part}.running_mean"].tolist() for part in ("rpn", "head")], [[101], [1010]],
+     "batch norms of RPN and head are in training mode where the part learns")
+dice = torch.Generator().manual_seed(1)
+names = ("weight", "bias", "norm.weight", "norm.running_mean", "norm.running_var", "norm.num_batches_tracked")
+sizes = {"backbone": (4, 3), "rpn": (2, 5), "head": (7,)}
+weights = {}
+for part in ("head", "backbone", "rpn"):
+    for name in names:
+        weights[f"{part}.{name}"] = torch.randn(sizes[part], generator=dice, dtype=torch.float64)
+    weights[f"{part}.norm.num_batches_tracked"] = torch.tensor(3)
+    weights[f"{part}.half"] = torch.randn(2, generator=dice).half()
+copies = {key: value.clone() for key, value in weights.items()}
+larger = alternating_training(weights, *Rehearsal().functions())
+same({key: larger.get(key) for key in copies}, {
+    key: value + 10 if key.startswith("backbone") else value + 1 + 100 if key.startswith("rpn") else value + 10 + 1000
+    for key, value in copies.items()
+}, "weights of many shapes and types, statistics and counters with them")
+same(weights, copies, "the weights that training starts with are still what they were", rtol=0, atol=0)
+shared = alternating_training(copies, *Rehearsal().functions())
+same([bool(torch.equal(shared[key], value + 10)) for key, value in copies.items() if key.startswith("backbone")],
+     [True] * 7, "the shared weights are those of step 2, bit for bit")
+### END HIDDEN TESTS
