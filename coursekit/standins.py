@@ -219,6 +219,7 @@ LIBRARY = {
         "torchvision.transforms.v2.functional.horizontal_flip",
         "torchvision.transforms.v2.functional.hflip",
         "coursekit.data.batches.flip_batch",
+        "coursekit.data.batches.mirror_boxes",
     ),
     "parse_via": (
         "coursekit.data.via.read",
