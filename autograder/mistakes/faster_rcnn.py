@@ -55,11 +55,6 @@ MISTAKES = {
             "sides are 128, 256, 512",
             edits=(("torch.tensor(scales, dtype=torch.float32)[:, None]", "torch.tensor(scales, dtype=torch.float32)[:, None].sqrt()"),),
         ),
-        Mistake(
-            "x and y swapped",
-            "widths stand in the y columns and heights in the x columns: the order is x1, y1, x2, y2",
-            edits=(("[-widths, -heights, widths, heights]", "[-heights, -widths, heights, widths]"),),
-        ),
     ],
     "grid_anchors": [
         Mistake(

@@ -149,7 +149,7 @@ same(inside_image(torch.tensor([[0.0, 0, 50, 30]]), (50, 30)), [True], "an ancho
 single = torch.tensor([[-0.25, 5, 9, 9], [5, -0.25, 9, 9], [5, 5, 50.25, 9], [5, 5, 9, 30.25], [5, 5, 50, 30]])
 same(inside_image(single, (50, 30)), [False, False, False, False, True], "a quarter of a pixel over each edge in turn")
 same(inside_image(single[:0], (50, 30)), torch.zeros(0, dtype=torch.bool), "no anchors: an empty tensor of bool")
-untouched(inside_image, single.clone(), (50, 30))
+untouched(inside_image, torch.tensor([[-3.0, 5, 9, 9], [5, 5, 8, 12]]), (50, 30))
 ### END HIDDEN TESTS
 
 # %% exercise="label_rpn_anchors"
@@ -239,10 +239,11 @@ def sample_anchors(labels, count=256, positive_fraction=0.5, generator=None):
 
 # %% check="sample_anchors" points=2
 labels = torch.tensor([0, 1, -1, 0, 0, 1, 0, -1, 0, 1, 0, 0])
-positives, negatives = sample_anchors(labels, 4)
+dice = torch.Generator().manual_seed(0)
+positives, negatives = sample_anchors(labels, 4, generator=dice)
 same([len(positives), len(negatives)], [2, 2], "four anchors at 1:1: two positives, two negatives")
 same([labels[positives].tolist(), labels[negatives].tolist()], [[1, 1], [0, 0]], "the indices are of positives, of negatives")
-few = [sorted(part.tolist()) for part in sample_anchors(labels, 10)]
+few = [sorted(part.tolist()) for part in sample_anchors(labels, 10, generator=dice)]
 same(few[0], [1, 5, 9], "there are three positives only, where ten anchors have room for five: all are taken")
 same(len(few[1]), 7, "all seven negatives fill the other places")
 ### BEGIN HIDDEN TESTS
@@ -275,7 +276,7 @@ same(sorted(set(sum(seen, []))), [0, 1, 3, 4, 5, 6, 8, 9, 10, 11], "over 200 dra
 times = [sum(chosen.count(i) for chosen in seen) for i in (1, 5, 9, 0, 3, 4, 6, 8, 10, 11)]
 same([80 < t < 190 for t in times[:3]] + [20 < t < 100 for t in times[3:]], [True] * 10, "each about as often as the others")
 twice = [sample_anchors(large, 64, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
-same(list(twice[0]), list(twice[1]), "the same generator, the same choice")
+same([a.tolist() == b.tolist() for a, b in zip(*twice)], [True, True], "the same generator, the same choice")
 other = sample_anchors(large, 64, generator=torch.Generator().manual_seed(6))
 same([sorted(a.tolist()) == sorted(b.tolist()) for a, b in zip(twice[0], other)], [False, False],
      "another generator, another choice")
@@ -695,7 +696,7 @@ same(calls[3].get("proposals"), [[10], [101]], "the proposals of step 4 come fro
 same(sorted(result), sorted(start), "the weights of the whole network, by the same names")
 same(result["backbone.weight"], [10], "the backbone's weight after all: step 2 alone has moved it")
 same(result["backbone.running_mean"], [10], "the backbone's batch norm after all: step 2 alone has moved its statistics")
-same(result["rpn.weight"], [101], "the RPN after all: moved by steps 1 and 3")
+same(result["rpn.weight"], torch.tensor([101.0]), "the RPN after all: moved by steps 1 and 3")
 same(result["head.weight"], [1010], "the head after all: moved by steps 2 and 4")
 ### BEGIN HIDDEN TESTS
 same([result[f"{part}.running_mean"].tolist() for part in ("rpn", "head")], [[101], [1010]],
@@ -708,7 +709,6 @@ for part in ("head", "backbone", "rpn"):
     for name in names:
         weights[f"{part}.{name}"] = torch.randn(sizes[part], generator=dice, dtype=torch.float64)
     weights[f"{part}.norm.num_batches_tracked"] = torch.tensor(3)
-    weights[f"{part}.half"] = torch.randn(2, generator=dice).half()
 copies = {key: value.clone() for key, value in weights.items()}
 larger = alternating_training(weights, *Rehearsal().functions())
 same({key: larger.get(key) for key in copies}, {
@@ -718,5 +718,5 @@ same({key: larger.get(key) for key in copies}, {
 same(weights, copies, "the weights that training starts with are still what they were", rtol=0, atol=0)
 shared = alternating_training(copies, *Rehearsal().functions())
 same([bool(torch.equal(shared[key], value + 10)) for key, value in copies.items() if key.startswith("backbone")],
-     [True] * 7, "the shared weights are those of step 2, bit for bit")
+     [True] * 6, "the shared weights are those of step 2, bit for bit")
 ### END HIDDEN TESTS
