@@ -382,8 +382,8 @@ def roi_align(features, rois, output_size, spatial_scale, sampling_ratio=2):
 
     def taps(start, end, bins, limit):
         """The two cells beside each point [R, S], the share of the second one, and whether the point counts."""
-        steps = (torch.arange(bins * sampling_ratio, dtype=rois.dtype, device=rois.device) + 0.5) / (bins * sampling_ratio)
-        points = start[:, None] + (end - start)[:, None] * steps
+        step = (end - start) / bins / sampling_ratio
+        points = start[:, None] + step[:, None] * (torch.arange(bins * sampling_ratio).to(rois) + 0.5)
         counts = (points >= -1) & (points <= limit)
         points = points.clamp(0, limit - 1)
         first = points.floor().long()
