@@ -418,8 +418,14 @@ same(label_rpn_anchors(torch.zeros(0, 2, dtype=torch.float64)), torch.tensor([0,
 untouched(label_rpn_anchors, table.clone())
 ### END HIDDEN TESTS
 
+# %% [markdown]
+r"""
+On a scene, with three square anchors of 16, 32 and 64 pixels in each cell of a map of stride 8. Look in the middle for
+anchors over 0.7 in blue, and in orange for those that are positive only because an object has no better one.
+"""
+
 # %%
-scene, size = test.targets[0]["boxes"].cpu(), (128, 128)
+scene = test.targets[0]["boxes"].cpu()
 small = grid_anchors(cell_anchors((16, 32, 64), (1,)), (16, 16), 8)  # for scenes: three squares a cell
 small_labels = label_rpn_anchors(box_iou(scene, small))
 best = box_iou(scene, small).amax(0)
@@ -428,7 +434,7 @@ with plot.figure(alt, columns=3, width=9, height=3.3) as axes:
     plot.show_boxes(scene, "truth", image=test.images[0], ax=axes[0])
     plot.show_boxes(small[(small_labels == 1) & (best > 0.7)], "positive", image=test.images[0], ax=axes[1])
     plot.show_boxes(small[(small_labels == 1) & (best <= 0.7)], "forced", ax=axes[1])
-    plot.show_boxes(small[small_labels == -1], "ignored", image=test.images[0], ax=axes[2])
+    plot.show_boxes(small[small_labels == -1], "ignored", image=test.images[0], thickness=0.6, ax=axes[2])
     for ax, title in zip(axes, ("true boxes", "positive: over 0.7, or the best", "ignored")):
         ax.set(title=title)
 print(f"of {len(small)} anchors more than nine in ten are background: {(small_labels == 0).float().mean().item() > 0.9}")
@@ -861,7 +867,8 @@ five = torch.tensor([[10.0, 10, 30, 30], [12, 10, 32, 30], [70, 20, 110, 50], [2
 three = torch.tensor([[12.0, 10, 32, 30], [70, 20, 100, 50], [25, 15, 55, 35]])
 alt = "Left five anchors, two of which reach over the right edge; right the three proposals, all inside"
 with plot.figure(alt, columns=2, width=8.5, height=3) as axes:
-    plot.show_boxes(five, "anchor", labels=list("01234"), ax=axes[0])
+    plot.show_boxes(five[[0, 2, 3, 4]], "anchor", labels=["0, 1", "2", "3", "4"], ax=axes[0])
+    plot.show_boxes(five[[1]], "anchor", ax=axes[0])
     plot.show_boxes(three, "proposal", labels=["first", "second", "third"], ax=axes[1])
     for ax, title in zip(axes, ("anchors", "proposals")):
         plot.show_boxes([[0, 0, 100, 60]], "negative", ax=ax)
@@ -1489,7 +1496,8 @@ alternating.load_state_dict(weights)
 
 # %% tags=["nbval-ignore-output"]
 alternating_scores = evaluate(alternating.detect, test, small=16, large=40)
-rows = [[name, one.AP, one.AP50, one.APs, one.APm, one.APl] for name, one in (("joint", joint_scores), ("alternating", alternating_scores))]
+both = {"joint": joint_scores, "alternating": alternating_scores}
+rows = [[name, one.AP, one.AP50, one.APs, one.APm, one.APl] for name, one in both.items()]
 plot.table(rows, ["training", "AP", "AP50", "AP small", "AP medium", "AP large"], digits=2)
 
 # %%
@@ -1546,7 +1554,6 @@ scene of 128×128 pixels on this machine's processor, one image at a time:
 """
 
 # %%
-import contextlib
 import time
 
 from skimage.segmentation import felzenszwalb
@@ -1576,19 +1583,21 @@ with torch.no_grad():
     feature = model.backbone(image)
     times = {
         "over-segmentation alone": seconds(segmented),
-        "RPN on the detector's map": seconds(lambda: model.regions(feature)),
+        "RPN, on the map that is there": seconds(lambda: model.regions(feature)),
         "RPN with a backbone of its own": seconds(lambda: model.regions(model.backbone(image))),
     }
-print(f"the RPN takes less time than the over-segmentation alone: {times['RPN on the detector\'s map'] < times['over-segmentation alone']}")
+less = times["RPN, on the map that is there"] < times["over-segmentation alone"]
+print(f"the RPN takes less time than the over-segmentation alone: {less}")
 
 # %% tags=["nbval-ignore-output"]
 try:
     selective_search = earlier("selective_search")
     segments = segmented()
-    times["selective search, whole"] = seconds(lambda: selective_search(segments, image[0]), 2) + times["over-segmentation alone"]
+    grouping = seconds(lambda: selective_search(segments, image[0]), 2)
+    times["selective search, whole"] = times["over-segmentation alone"] + grouping
 except LookupError as error:
     print(error)
-base = times["RPN on the detector's map"]
+base = times["RPN, on the map that is there"]
 plot.table([[name, 1000 * t, t / base] for name, t in times.items()], ["one scene", "milliseconds", "times the RPN"], digits=1)
 
 # %% [markdown]
