@@ -84,6 +84,13 @@ MISTAKES = {
             edits=(("(locations[:, :, None] + cell).reshape(-1, 4)", "(locations.reshape(1, -1, 4) + cell[:, None]).reshape(-1, 4)"),),
         ),
         Mistake(
+            "grid of the first call",
+            "a second map got the anchors of the first one: another image size has another grid, so make them anew",
+            edits=(
+                ("columns, rows = grid", 'grid_anchors.grid = getattr(grid_anchors, "grid", grid)\n    columns, rows = grid_anchors.grid'),
+            ),
+        ),
+        Mistake(
             "no stride",
             "the locations are one pixel apart: a cell of the map stands for `stride` pixels of the image",
             edits=(("x = stride // 2 + stride * ", "x = stride // 2 + "), ("y = stride // 2 + stride * ", "y = stride // 2 + ")),

@@ -2,13 +2,14 @@
 r"""
 # 9 · Faster R-CNN: a network that proposes regions
 
-Fast R-CNN of lesson 8 looks at an image once and at two thousand regions of it cheaply. What is left is the step
-before: selective search takes two seconds to find these regions, the detector itself 0.2 seconds. And selective
-search learns nothing: its rules for colour and texture were written by hand. Faster R-CNN replaces it by a small
-network on the same feature map. Regions then cost almost nothing, and they get better with training.
+Fast R-CNN of lesson 8 looks at an image once and at two thousand regions of it cheaply. What is left is the
+step before: selective search takes two seconds to find these regions, the detector itself 0.2 seconds. And
+selective search learns nothing: its rules for colour and texture were written by hand. Faster R-CNN replaces
+it by a small network on the same feature map. Regions then cost almost nothing, and they get better with
+training.
 
-The slides and this lesson follow Shaoqing Ren et al., "Faster R-CNN: Towards Real-Time Object Detection with Region
-Proposal Networks", NeurIPS 2015 ([arXiv:1506.01497](https://arxiv.org/abs/1506.01497)).
+The slides and this lesson follow Shaoqing Ren et al., "Faster R-CNN: Towards Real-Time Object Detection with
+Region Proposal Networks", NeurIPS 2015 ([arXiv:1506.01497](https://arxiv.org/abs/1506.01497)).
 
 | exercise | gives | minutes |
 | --- | --- | --- |
@@ -22,14 +23,15 @@ Proposal Networks", NeurIPS 2015 ([arXiv:1506.01497](https://arxiv.org/abs/1506.
 | `propose` | from its numbers to regions | about 20 |
 | `alternating_training` | the 4 steps that make two networks one | about 20 |
 
-With two written questions, three minutes of training and the reading this takes about three and a half hours. It
-needs lessons 1, 3, 4, 6 and 8: what you wrote there is used, and where something is missing a library's function
-takes its place.
+With two written questions, three minutes of training and the reading this takes about three and a half hours.
+It needs lessons 1, 3, 4, 6 and 8: what you wrote there is used, and where something is missing a library's
+function takes its place.
 
-**Conventions**, as in all lessons: a box is `xyxy` = `(x1, y1, x2, y2)` in pixels of the image that the network sees,
-x right, y down. An aspect ratio is width / height. The location of cell (x, y) of a map with stride `s` is
-`(⌊s/2⌋ + x·s, ⌊s/2⌋ + y·s)`. Everything dense is in one order, `(y·W + x)·A + a`: y outer, x inner, the `A` anchors
-of a cell innermost. A label of −1 is ignored. In formulas the slides call the number of anchors of a cell `k`.
+**Conventions**, as in all lessons: a box is `xyxy` = `(x1, y1, x2, y2)` in pixels of the image that the
+network sees, x right, y down. An aspect ratio is width / height. The location of cell (x, y) of a map with
+stride `s` is `(⌊s/2⌋ + x·s, ⌊s/2⌋ + y·s)`. Everything dense is in one order, `(y·W + x)·A + a`: y outer, x
+inner, the `A` anchors of a cell innermost. A label of −1 is ignored. In formulas the slides call the number
+of anchors of a cell `k`.
 """
 
 # %% setup=true
@@ -50,9 +52,9 @@ smooth_l1_loss = earlier("smooth_l1_loss")
 r"""
 ## What we will build
 
-Two networks on one feature map. The first one, the **region proposal network** (RPN), looks at each place of the map
-and says "something is here, about this large". The second one is Fast R-CNN: it looks at the proposed regions only,
-and says what they hold.
+Two networks on one feature map. The first one, the **region proposal network** (RPN), looks at each place of
+the map and says "something is here, about this large". The second one is Fast R-CNN: it looks at the proposed
+regions only, and says what they hold.
 
 ```
 image 128×128 ── backbone ── one map 16×16, stride 8 ─┬─ RPN ── proposals ─┐
@@ -60,8 +62,8 @@ image 128×128 ── backbone ── one map 16×16, stride 8 ─┬─ RPN ─
                                                       └──────────────── RoIAlign ── head ── classes and boxes
 ```
 
-Faster R-CNN = RPN + Fast R-CNN. Below are four scenes with their true boxes. At the end of the lesson they come back
-twice: with what the RPN proposes, and with what the detector makes of it.
+Faster R-CNN = RPN + Fast R-CNN. Below are four scenes with their true boxes. At the end of the lesson they
+come back twice: with what the RPN proposes, and with what the detector makes of it.
 """
 
 # %%
@@ -76,13 +78,14 @@ with plot.figure(alt, width=8, height=2.2) as ax:
 r"""
 ## Nine anchors in a cell
 
-The RPN slides a small window over the last feature map. At each place it must be able to propose a region of any size
-and shape, though it always sees the same 3×3 cells. So it does not say where a box is but how a box differs from a
-reference, an **anchor**, whose centre is the window's. There are k of them, one for each shape that may be wanted. The
-image is not scaled to several sizes, nor is the filter: the slides call it a *pyramid of anchors*.
+The RPN slides a small window over the last feature map. At each place it must be able to propose a region of
+any size and shape, though it always sees the same 3×3 cells. So it does not say where a box is but how a box
+differs from a reference, an **anchor**, whose centre is the window's. There are k of them, one for each shape
+that may be wanted. The image is not scaled to several sizes, nor is the filter: the slides call it a *pyramid
+of anchors*.
 
-The slides take 3 scales, 128², 256² and 512² pixels, and 3 aspect ratios, 1:1, 1:2 and 2:1. A scale is an *area*: an
-anchor of scale $s$ and ratio $a$ (width / height) has
+The slides take 3 scales, 128², 256² and 512² pixels, and 3 aspect ratios, 1:1, 1:2 and 2:1. A scale is an
+*area*: an anchor of scale $s$ and ratio $a$ (width / height) has
 
 $$w = s\sqrt{a}, \qquad h = \frac{s}{\sqrt{a}}, \qquad w \cdot h = s^2.$$
 
@@ -92,8 +95,8 @@ $$w = s\sqrt{a}, \qquad h = \frac{s}{\sqrt{a}}, \qquad w \cdot h = s^2.$$
 | 256 | 256×256 | 181.0×362.0 | 362.0×181.0 |
 | 512 | 512×512 | 362.0×724.1 | 724.1×362.0 |
 
-We lay them around the point (0, 0) first, so a corner may be negative: scale 16 with ratio 4 is 32 wide and 8 high,
-(−16, −4, 16, 4). In the figure, look for the three anchors of each area.
+We lay them around the point (0, 0) first, so a corner may be negative: scale 16 with ratio 4 is 32 wide and 8
+high, (−16, −4, 16, 4). In the figure, look for the three anchors of each area.
 """
 
 # %%
@@ -113,8 +116,8 @@ r"""
 
 *About 10 minutes, easy.*
 
-Write `cell_anchors(scales, ratios)`: each scale with each ratio, around (0, 0). `S` scales and `R` ratios give a float32
-`Tensor[S·R, 4]`, scales in the outer loop, ratios in the inner one.
+Write `cell_anchors(scales, ratios)`: each scale with each ratio, around (0, 0). `S` scales and `R` ratios
+give a float32 `Tensor[S·R, 4]`, scales in the outer loop, ratios in the inner one.
 
 <details><summary>Hint</summary>
 Two loops will do. Without loops: <code>scales[:, None] * roots</code> is a table of all products; flatten it.
@@ -154,10 +157,10 @@ for s in (128, 256, 512):
         w, h = s * math.sqrt(a), s / math.sqrt(a)
         expected.append([-w / 2, -h / 2, w / 2, h / 2])
 same(cell_anchors(), torch.tensor(expected), "the nine anchors of the slides")
-same(cell_anchors([10, 20.5, 40, 7], [0.3, 3]), [
+same(cell_anchors([10, 20.5, 7], [0.3, 3, 1, 7.5]), [
     [side * s * a ** power / 2 for side, power in ((-1, 0.5), (-1, -0.5), (1, 0.5), (1, -0.5))]
-    for s in (10, 20.5, 40, 7) for a in (0.3, 3)
-], "four scales and two ratios, from lists")
+    for s in (10, 20.5, 7) for a in (0.3, 3, 1, 7.5)
+], "three scales and four ratios, from lists")
 same([list(cell_anchors(*sides).shape) for sides in (((), (1, 2)), ((8,), ()))], [[0, 4], [0, 4]],
      "no scale or no ratio: no anchor")
 ### END HIDDEN TESTS
@@ -166,24 +169,26 @@ same([list(cell_anchors(*sides).shape) for sides in (((), (1, 2)), ((8,), ()))],
 r"""
 ## At every location
 
-The cell's anchors are the same everywhere, moved to the cell's location. Stride 16 means that a cell stands for 16×16
-pixels, and ⌊16/2⌋ = 8 is the middle of the first one. On a map 3 cells wide and 2 high the locations are
-(8, 8), (24, 8), (40, 8), then (8, 24), (24, 24), (40, 24).
+The cell's anchors are the same everywhere, moved to the cell's location. Stride 16 means that a cell stands
+for 16×16 pixels, and ⌊16/2⌋ = 8 is the middle of the first one. On a map 3 cells wide and 2 high the
+locations are (8, 8), (24, 8), (40, 8), then (8, 24), (24, 24), (40, 24).
 
-With two anchors in a cell, cell `x = 0, y = 1` has the rows $(1 \cdot 3 + 0) \cdot 2 + a$, that is 6 and 7. The head will
-give its numbers in the same order.
+With two anchors in a cell, cell `x = 0, y = 1` has the rows $(1 \cdot 3 + 0) \cdot 2 + a$, that is 6 and 7.
+The head will give its numbers in the same order.
 
-An image of 960×640 pixels has at stride 16 a map of 60×40 = 2,400 locations, hence the slides' $W \times H \approx 2400$,
-and $WHk = 21{,}600$ anchors.
+An image of 960×640 pixels has at stride 16 a map of 60×40 = 2,400 locations, hence the slides' $W \times H
+\approx 2400$, and $WHk = 21{,}600$ anchors.
 
 ### Exercise: `grid_anchors`
 
 *About 10 minutes, easy.*
 
-Write `grid_anchors(cell, grid, stride)`. `cell` is `Tensor[A, 4]`, `grid` = (columns, rows); give a `Tensor[H·W·A, 4]`.
+Write `grid_anchors(cell, grid, stride)`. `cell` is `Tensor[A, 4]`, `grid` = (columns, rows); give a
+`Tensor[H·W·A, 4]`.
 
 <details><summary>Hint</summary>
-Make the locations as (x, y, x, y), one row a cell, <code>[H·W, 1, 4]</code>; adding <code>[A, 4]</code> gives all pairs.
+Make the locations as (x, y, x, y), one row a cell, <code>[H·W, 1, 4]</code>; adding <code>[A, 4]</code> gives
+all pairs.
 <code>torch.meshgrid(y, x, indexing="ij")</code> has y outside.
 </details>
 """
@@ -245,21 +250,22 @@ untouched(grid_anchors, odd.clone(), (4, 3), 8)
 r"""
 ## Anchors that cross the border
 
-A large anchor at the edge of the image lies half outside. What it should say of a region that nobody can see is
-unclear, and in training such anchors bring errors that are large and hard to correct. The slides ignore them in
-training: **cross-boundary anchors** take no part in the loss. In prediction they speak like all others, and their
-boxes are clipped.
+A large anchor at the edge of the image lies half outside. What it should say of a region that nobody can see
+is unclear, and in training such anchors bring errors that are large and hard to correct. The slides ignore
+them in training: **cross-boundary anchors** take no part in the loss. In prediction they speak like all
+others, and their boxes are clipped.
 
-That is a large part. Of the 21,600 anchors of an image of 960×640 pixels, 8,268 lie inside. The slides' "about 6,000" is for
-the paper's images, whose shortest side is 600: with our anchors 5,834 at 800×600 and 8,044 at 1000×600. (The paper's code
-rounds the anchors and puts them elsewhere in the cell, which changes these numbers by about a hundred.)
+That is a large part. Of the 21,600 anchors of an image of 960×640 pixels, 8,268 lie inside. The slides'
+"about 6,000" is for the paper's images, whose shortest side is 600: with our anchors 5,834 at 800×600 and
+8,044 at 1000×600. (The paper's code rounds the anchors and puts them elsewhere in the cell, which changes
+these numbers by about a hundred.)
 
 ### Exercise: `inside_image`
 
 *About 5 minutes, easy.*
 
-Write `inside_image(anchors, image_size)`: a bool for each anchor, True where all of it lies in the image, its border
-included. `image_size` = (width, height).
+Write `inside_image(anchors, image_size)`: a bool for each anchor, True where all of it lies in the image, its
+border included. `image_size` = (width, height).
 
 <details><summary>Hint</summary>Four comparisons, joined by <code>&</code>.</details>
 """
@@ -316,8 +322,8 @@ Of the squares of 512 pixels only one in eleven is inside, and no upright one: i
 The RPN asks one question: object or not, whatever its class. The slides' rules for the ground truth:
 
 - An anchor with IoU > 0.7 with *any* object is **positive**, 1.
-- The anchor with the highest IoU for an object is positive too, however low that is. So every object has an anchor.
-  Several anchors may share the highest IoU: all of them are positive.
+- The anchor with the highest IoU for an object is positive too, however low that is. So every object has an
+  anchor. Several anchors may share the highest IoU: all of them are positive.
 - An anchor with IoU < 0.3 for *all* objects is **negative**, 0.
 - All others do not contribute to the training objective: −1.
 
@@ -329,20 +335,22 @@ Two objects and five anchors:
 | object 1 | 0 | 0.2 | 0.25 | 0.1 | **0.4** |
 | label | 1 | 1 | −1 | 0 | 1 |
 
-Anchor 4 is the best that object 1 has. Anchor 2 is far from 0.7 and far from background: better say nothing of it.
+Anchor 4 is the best that object 1 has. Anchor 2 is far from 0.7 and far from background: better say nothing
+of it.
 
-Why not one threshold, as for SSD in lesson 3? What lies between is half an object. To call it background would
-teach the network to doubt its positives; to call it an object would make its proposals loose. Unlike there, an object's
-best anchor is not taken away from another object: "object" is all that the label says.
+Why not one threshold, as for SSD in lesson 3? What lies between is half an object. To call it background
+would teach the network to doubt its positives; to call it an object would make its proposals loose. Unlike
+there, an object's best anchor is not taken away from another object: "object" is all that the label says.
 
-One thing is needed where objects come from real data: an object that meets no anchor at all has the highest IoU 0, with
-every anchor. It forces none.
+One thing is needed where objects come from real data: an object that meets no anchor at all has the highest
+IoU 0, with every anchor. It forces none.
 
 ### Exercise: `label_rpn_anchors`
 
 *About 20 minutes, of medium difficulty.*
 
-Write `label_rpn_anchors(iou, positive=0.7, negative=0.3)`. `iou` is `Tensor[M, A]`; give the labels, int64 `Tensor[A]`.
+Write `label_rpn_anchors(iou, positive=0.7, negative=0.3)`. `iou` is `Tensor[M, A]`; give the labels, int64
+`Tensor[A]`.
 
 - More than `positive`, less than `negative`: equal is neither.
 - The rule of the best anchors has the last word.
@@ -410,6 +418,7 @@ tie = torch.tensor([[0.5, 0.2, 0.5, 0.499, 0.1]])
 same(label_rpn_anchors(tie), [1, 0, 1, -1, 0], "two anchors share the best IoU of 0.5: both are positive; 0.499 is not")
 edges = torch.tensor([[0.75, 0.875, 0.25, 0.125]])
 same(label_rpn_anchors(edges, 0.75, 0.25), [-1, 1, -1, 0], "an IoU equal to a threshold is neither above nor below it")
+same(label_rpn_anchors(torch.tensor([[0.03, 0.01, 0.0]])), [1, 0, 0], "an object's best anchor is positive with an IoU of 0.03 too")
 same(label_rpn_anchors(torch.tensor([[0.2, 0.1], [0.0, 0.0]])), [1, 0], "an object that meets no anchor makes none positive")
 same(label_rpn_anchors(torch.tensor([[0.2, 0.1, 0.05], [0.6, 0.65, 0.1]])), [1, 1, 0],
      "an object's best anchor may overlap another object more")
@@ -420,8 +429,9 @@ untouched(label_rpn_anchors, table.clone())
 
 # %% [markdown]
 r"""
-On a scene, with three square anchors of 16, 32 and 64 pixels in each cell of a map of stride 8. Look in the middle for
-anchors over 0.7 in blue, and in orange for those that are positive only because an object has no better one.
+On a scene, with three square anchors of 16, 32 and 64 pixels in each cell of a map of stride 8. Look in the
+middle for anchors over 0.7 in blue, and in orange for those that are positive only because an object has no
+better one.
 """
 
 # %%
@@ -443,18 +453,20 @@ print(f"of {len(small)} anchors more than nine in ten are background: {(small_la
 r"""
 ## 256 of them
 
-Summed over all anchors, background would drown the objects: there are hundreds of negatives for each positive. SSD looked
-for the hardest negatives. The RPN draws at random: 256 anchors of an image, positives and negatives 1:1.
+Summed over all anchors, background would drown the objects: there are hundreds of negatives for each
+positive. SSD looked for the hardest negatives. The RPN draws at random: 256 anchors of an image, positives
+and negatives 1:1.
 
-Rarely are there 128 positives. Then all of them are taken, and negatives fill the other places. Never the other way
-round: more than half are never positive. Random and not the hardest, since the second stage will look at hard regions anyway.
+Rarely are there 128 positives. Then all of them are taken, and negatives fill the other places. Never the
+other way round: more than half are never positive. Random and not the hardest, since the second stage will
+look at hard regions anyway.
 
 ### Exercise: `sample_anchors`
 
 *About 15 minutes, of medium difficulty.*
 
-Write `sample_anchors(labels, count=256, positive_fraction=0.5, generator=None)`. `labels` is `Tensor[A]` of 1, 0 and −1.
-Give two tensors of indices, the chosen positives and the chosen negatives, in any order.
+Write `sample_anchors(labels, count=256, positive_fraction=0.5, generator=None)`. `labels` is `Tensor[A]` of
+1, 0 and −1. Give two tensors of indices, the chosen positives and the chosen negatives, in any order.
 
 - At most ⌊`count` · `positive_fraction`⌋ positives; negatives fill up to `count`, as far as there are enough.
 - No anchor twice, and each of a kind with the same chance.
@@ -524,6 +536,11 @@ seen = [torch.cat(sample_anchors(labels, 4, generator=dice)).tolist() for _ in r
 same(sorted(set(sum(seen, []))), [0, 1, 3, 4, 5, 6, 8, 9, 10, 11], "over 200 draws every anchor with a label has its turn")
 times = [sum(chosen.count(i) for chosen in seen) for i in (1, 5, 9, 0, 3, 4, 6, 8, 10, 11)]
 same([80 < t < 190 for t in times[:3]] + [20 < t < 100 for t in times[3:]], [True] * 10, "each about as often as the others")
+wide = [sample_anchors(large, 64, generator=dice) for _ in range(20)]
+spans = [[int(part.min()) < 2000, bool(((part > 2000) & (part < 3000)).any()), int(part.max()) > 3000] for draw in wide for part in draw]
+same(spans, [[True] * 3] * 40, "32 of about 1,700 come from all over the image")
+later = [len(set(torch.cat(parts).tolist())) > 500 for parts in zip(*wide)]
+same(later, [True, True], "20 draws of 32 are mostly of different anchors")
 twice = [sample_anchors(large, 64, generator=torch.Generator().manual_seed(5)) for _ in range(2)]
 same([a.tolist() == b.tolist() for a, b in zip(*twice)], [True, True], "the same generator, the same choice")
 other = sample_anchors(large, 64, generator=torch.Generator().manual_seed(6))
@@ -542,16 +559,17 @@ The slides' RPN is a small network that slides over the map:
 2. It turns the window into a code of 256 or 512 numbers.
 3. From the code, one layer says "object or not", and one gives box offsets for each of the k anchors.
 
-Sliding is what a convolution does. The first step is a 3×3 convolution with ReLU, here with as many output channels as
-the map has; the two layers after it are 1×1 convolutions.
+Sliding is what a convolution does. The first step is a 3×3 convolution with ReLU, here with as many output
+channels as the map has; the two layers after it are 1×1 convolutions.
 
-**2k or k?** The slides have 2k scores: for each anchor one for "object" and one for "no object", with a softmax over the
-two. Our head gives k. Nothing is lost: the softmax of two logits depends on their difference only,
+**2k or k?** The slides have 2k scores: for each anchor one for "object" and one for "no object", with a
+softmax over the two. Our head gives k. Nothing is lost: the softmax of two logits depends on their difference
+only,
 
 $$\frac{e^{z_1}}{e^{z_0} + e^{z_1}} = \frac{1}{1 + e^{-(z_1 - z_0)}} = \sigma(z_1 - z_0),$$
 
-so one logit $z = z_1 - z_0$ with a sigmoid says the same. The paper has a footnote on it. torchvision and detectron2 have k,
-the paper's own code has 2k.
+so one logit $z = z_1 - z_0$ with a sigmoid says the same. The paper has a footnote on it. torchvision and
+detectron2 have k, the paper's own code has 2k.
 """
 
 # %%
@@ -565,7 +583,8 @@ r"""
 
 *About 15 minutes, of medium difficulty.*
 
-Write the module `RPNHead(channels, anchors_per_cell)`. `forward(feature)` takes a map `[B, C, H, W]` of any size and gives
+Write the module `RPNHead(channels, anchors_per_cell)`. `forward(feature)` takes a map `[B, C, H, W]` of any
+size and gives
 
 - `objectness` `[B, H·W·A]`: one logit for each anchor, no sigmoid,
 - `deltas` `[B, H·W·A, 4]`, in the same order, $(y \cdot W + x) \cdot A + a$.
@@ -573,11 +592,12 @@ Write the module `RPNHead(channels, anchors_per_cell)`. `forward(feature)` takes
 The paper begins with weights from a normal distribution of σ = 0.01. It helps; the checks do not ask for it.
 
 <details><summary>Hint</summary>
-As for SSD's head: put the channels last by <code>permute(0, 2, 3, 1)</code>, then reshape. A cell's anchors are then innermost.
+As for SSD's head: put the channels last by <code>permute(0, 2, 3, 1)</code>, then reshape. A cell's anchors
+are then innermost.
 </details>
 
-The two helpers are those of lesson 5: one sets random weights, the other lists the rows of the answers that change when one
-cell of the map does.
+The two helpers are those of lesson 5: one sets random weights, the other lists the rows of the answers that
+change when one cell of the map does.
 """
 
 # %% setup=true
@@ -685,6 +705,8 @@ same([bool(torch.allclose(*pair)) for pair in zip(twin(wide), (objectness, delta
 bends = [bool((one + other - 2 * none).abs().max() > 1e-2)
          for one, other, none in zip(full(wide), full(-wide), full(0 * wide))]
 same(bends, [True, True], "between the window and the outputs stands a ReLU: without it the head is one linear map")
+below = [bool((one - none).abs().max() > 1e-2) for one, none in zip(full(-wide.abs()), full(0 * wide))]
+same(below, [True, True], "features below 0 count too: no ReLU in front of the window")
 (objectness.square().sum() + deltas.square().sum()).backward()
 learns = [weight.grad is not None and bool((weight.grad != 0).any()) for weight in full.parameters()]
 same(all(learns), True, "every parameter gets a gradient from scores and deltas")
@@ -702,15 +724,19 @@ r"""
 
 $$\mathcal{L} = \frac{1}{N_{cls}} \mathcal{L}_{cls} + \lambda \frac{1}{N_{reg}} [u \geq 1]\, \mathcal{L}_{off}$$
 
-- $\mathcal{L}_{cls}$ is the log loss over two classes, summed over the sampled anchors. $N_{cls} = 256$ is their number.
-- $\mathcal{L}_{off} = \text{smooth L1}(y_{pred} - y_{gt})$, summed over four offsets. The Iverson bracket $[u \geq 1]$ leaves positives only.
-- $N_{reg} \approx 2{,}400$ is the number of anchor *locations*, and $\lambda = 10$. So the second part has a weight of
-  10 / 2,400 = 1/240 for each anchor, beside 1/256 in the first part: the two contribute about equally, and that is all that
-  λ is for. torchvision divides both by the number of sampled anchors and has no λ.
+- $\mathcal{L}_{cls}$ is the log loss over two classes, summed over the sampled anchors. $N_{cls} = 256$ is
+  their number.
+- $\mathcal{L}_{off} = \text{smooth L1}(y_{pred} - y_{gt})$, summed over four offsets. The Iverson bracket $[u
+  \geq 1]$ leaves positives only.
+- $N_{reg} \approx 2{,}400$ is the number of anchor *locations*, and $\lambda = 10$. So the second part has a
+  weight of 10 / 2,400 = 1/240 for each anchor, beside 1/256 in the first part: the two contribute about
+  equally, and that is all that λ is for. torchvision divides both by the number of sampled anchors and has no
+  λ.
 
 $$y_{gt} = \left(\frac{c_{bx} - c_{ax}}{w_a}, \frac{c_{by} - c_{ay}}{h_a}, \log \frac{w_b}{w_a}, \log \frac{h_b}{h_a}\right)$$
 
-These are the offsets of lesson 3 without σ: `encode_boxes` with stds of 1. The second stage divides by 0.1 and 0.2 again.
+These are the offsets of lesson 3 without σ: `encode_boxes` with stds of 1. The second stage divides by 0.1
+and 0.2 again.
 
 An example with N_cls = 4, N_reg = 5 and λ = 10:
 
@@ -722,14 +748,16 @@ An example with N_cls = 4, N_reg = 5 and λ = 10:
 | 3 | −1 | 0 | does not count | 3, 0, 0, 0 | does not count |
 | | | | (ln 2 + ln 4) / 4 = **0.520** | | 10 · 1.625 / 5 = **3.25** |
 
-For a batch of images the sums go over all of them. Whoever calls gives the batch's numbers, such as `n_cls=256 * len(images)`.
+For a batch of images the sums go over all of them. Whoever calls gives the batch's numbers, such as
+`n_cls=256 * len(images)`.
 
 ### Exercise: `rpn_loss`
 
 *About 15 minutes, of medium difficulty.*
 
-Write `rpn_loss(objectness, deltas, labels, target_deltas, n_cls=256, n_reg=2400, weight=10.0)` for a batch: `[B, A]`, `[B, A, 4]`,
-`[B, A]`, `[B, A, 4]`. `labels` are 1 and 0 for sampled anchors and −1 for all others. Give both parts as scalars.
+Write `rpn_loss(objectness, deltas, labels, target_deltas, n_cls=256, n_reg=2400, weight=10.0)` for a batch:
+`[B, A]`, `[B, A, 4]`, `[B, A]`, `[B, A, 4]`. `labels` are 1 and 0 for sampled anchors and −1 for all others.
+Give both parts as scalars.
 
 - The logits may be large: no logarithm of a sigmoid.
 - Targets of anchors that are not positive may hold anything, infinity too.
@@ -738,7 +766,8 @@ Write `rpn_loss(objectness, deltas, labels, target_deltas, n_cls=256, n_reg=2400
 Use `smooth_l1_loss(prediction, target)` of lesson 4, which gives `[N, 4]`.
 
 <details><summary>Hint</summary>
-Choose rows by a mask, <code>objectness[labels >= 0]</code>; do not multiply by 0. The sum of an empty tensor is 0 and has a gradient.
+Choose rows by a mask, <code>objectness[labels >= 0]</code>; do not multiply by 0. The sum of an empty tensor
+is 0 and has a gradient.
 <code>F.binary_cross_entropy_with_logits(..., reduction="sum")</code> is safe for large logits.
 </details>
 """
@@ -842,14 +871,15 @@ r"""
 
 For each image by itself:
 
-1. Take the `pre_nms` anchors with the highest objectness. (The paper: 6,000 at test time, 12,000 in training.)
+1. Take the `pre_nms` anchors with the highest objectness. (The paper: 6,000 at test time, 12,000 in
+   training.)
 2. Decode their offsets, with stds of 1, and clip the boxes to the image.
 3. Drop boxes of which a side is shorter than `min_size`.
 4. Remove echoes by NMS, at an IoU of 0.7: proposals may overlap, the second stage will sort them out.
 5. Keep the best `post_nms`. (300 at test time, 2,000 in training.)
 
-The proposals are *places to look*, made from numbers that carry a gradient. The second stage takes them as given:
-**detach** them. Their gradient through RoIAlign's coordinates would be no part of the loss above.
+The proposals are *places to look*, made from numbers that carry a gradient. The second stage takes them as
+given: **detach** them. Their gradient through RoIAlign's coordinates would be no part of the loss above.
 
 An image of 100×60 pixels, five anchors, `min_size` 5, an IoU threshold of 0.7:
 
@@ -881,14 +911,16 @@ r"""
 
 *About 20 minutes, of medium difficulty.*
 
-Write `propose(objectness, deltas, anchors, image_size, pre_nms, post_nms, iou_threshold, min_size)`: `[B, A]`, `[B, A, 4]`,
-`[A, 4]`, (width, height). Give a list of `B` tensors `[P, 4]`, best first, which carry no gradient.
+Write `propose(objectness, deltas, anchors, image_size, pre_nms, post_nms, iou_threshold, min_size)`: `[B,
+A]`, `[B, A, 4]`, `[A, 4]`, (width, height). Give a list of `B` tensors `[P, 4]`, best first, which carry no
+gradient.
 
-Of equal scores the smaller index comes first. Use `decode_boxes(deltas, anchors, stds)` and `nms(boxes, scores, iou_threshold)`.
+Of equal scores the smaller index comes first. Use `decode_boxes(deltas, anchors, stds)` and `nms(boxes,
+scores, iou_threshold)`.
 
 <details><summary>Hint</summary>
-Sort the scores of an image once, <code>sort(descending=True, stable=True)</code>, and put offsets and anchors in the same order.
-Everything after that keeps it.
+Sort the scores of an image once, <code>sort(descending=True, stable=True)</code>, and put offsets and anchors
+in the same order. Everything after that keeps it.
 </details>
 """
 
@@ -1012,10 +1044,12 @@ untouched(propose, *single, 60, 40, 0.5, 3)
 r"""
 ## The detector
 
-All parts are there. The slides' backbone is VGG-16 up to its last map, of stride 16, for images whose shortest side is
-600. Our scenes have 128 pixels and objects from 12 on, so our one map has stride 8. It is the sum of the trunk's three
-maps, the coarser ones stretched to the size of the first: a simple form of what lesson 10 does with care. Our shapes are
-about as wide as high, so one ratio will do; three scales, 16, 32 and 64 pixels, give k = 3.
+All parts are there. The slides' backbone is VGG-16 up to its last map, of stride 16, for images whose
+shortest side is
+600. Our scenes have 128 pixels and objects from 12 on, so our one map has stride 8. It is the sum of the
+     trunk's three maps, the coarser ones stretched to the size of the first: a simple form of what lesson 10
+     does with care. Our shapes are about as wide as high, so one ratio will do; three scales, 16, 32 and 64
+     pixels, give k = 3.
 """
 
 # %% tags=["experiment"]
@@ -1050,9 +1084,10 @@ class SharedMap(nn.Module):
 
 # %% [markdown]
 r"""
-RoIAlign takes a large part of the time, above all its gradient. The fast form below makes one table of the map's cells, lists for each
-bin the rows that it reads and their weights, and lets `F.embedding_bag` add them up: the numbers of your `roi_align`, several
-times faster with its gradient. On our small map one point in each of the 5×5 bins is enough; it reads four cells.
+RoIAlign takes a large part of the time, above all its gradient. The fast form below makes one table of the
+map's cells, lists for each bin the rows that it reads and their weights, and lets `F.embedding_bag` add them
+up: the numbers of your `roi_align`, several times faster with its gradient. On our small map one point in
+each of the 5×5 bins is enough; it reads four cells.
 """
 
 # %% tags=["experiment"]
@@ -1094,8 +1129,9 @@ print(f"the same numbers as roi_align: {torch.allclose(*pair, atol=1e-5)}")
 
 # %% [markdown]
 r"""
-The whole detector. Its parts are called `backbone`, `rpn` and `head`. `detect` ends like Fast R-CNN: the softmax of each region,
-its box for each class, and NMS within each class. `fixed` will be needed for the alternating training.
+The whole detector. Its parts are called `backbone`, `rpn` and `head`. `detect` ends like Fast R-CNN: the
+softmax of each region, its box for each class, and NMS within each class. `fixed` will be needed for the
+alternating training.
 """
 
 # %% tags=["experiment"]
@@ -1147,12 +1183,14 @@ class FasterRCNN(nn.Module):
 r"""
 What each of the two networks learns, and how it is measured:
 
-- `rpn_losses`: labels and a sample of 64 of the 768 anchors for each image, offsets with stds of 1. We keep cross-boundary
-  anchors: on such small images they are more than half, and objects stand at the border. Try without them.
-- `head_losses`: the proposals *and the true boxes*. In the first steps the RPN proposes nothing useful, and without the true
-  boxes the head would never see an object. Of these regions `label_proposals` of lesson 8 says which are objects, and 32 are
-  drawn, a quarter of them objects, by your `sample_anchors`. Regions with an IoU below 0.1 are background here: selective search
-  had enough others, while an RPN's false alarms often touch nothing, and the head must learn to turn them down.
+- `rpn_losses`: labels and a sample of 64 of the 768 anchors for each image, offsets with stds of 1. We keep
+  cross-boundary anchors: on such small images they are more than half, and objects stand at the border. Try
+  without them.
+- `head_losses`: the proposals *and the true boxes*. In the first steps the RPN proposes nothing useful, and
+  without the true boxes the head would never see an object. Of these regions `label_proposals` of lesson 8
+  says which are objects, and 32 are drawn, a quarter of them objects, by your `sample_anchors`. Regions with
+  an IoU below 0.1 are background here: selective search had enough others, while an RPN's false alarms often
+  touch nothing, and the head must learn to turn them down.
 """
 
 # %% tags=["experiment"]
@@ -1197,8 +1235,8 @@ def head_losses(model, feature, regions, targets):
 r"""
 ## Joint training
 
-The simplest way to train both: add all four losses, and let both networks pull at the backbone. The paper calls it approximate
-joint training, since proposals are taken as given. It is what libraries do today.
+The simplest way to train both: add all four losses, and let both networks pull at the backbone. The paper
+calls it approximate joint training, since proposals are taken as given. It is what libraries do today.
 """
 
 # %% tags=["experiment"]
@@ -1227,8 +1265,9 @@ with plot.figure(alt, width=5.5, height=3.2) as ax:
 
 # %% [markdown]
 r"""
-The four scenes again: above the twenty best proposals, below the detections that score over 0.4. Look how the proposals crowd
-around shapes, and also around things that are none: telling which is which is the second stage's work.
+The four scenes again: above the twenty best proposals, below the detections that score over 0.4. Look how the
+proposals crowd around shapes, and also around things that are none: telling which is which is the second
+stage's work.
 """
 
 # %%
@@ -1262,8 +1301,9 @@ print(f"joint: AP50 > 0.3: {joint_scores.AP50 > 0.3}, AP > 0.15: {joint_scores.A
 
 # %% [markdown]
 r"""
-How many regions are needed? The recall of proposals is the share of objects that at least one of the best n overlaps by 0.5 or more.
-It is the most that the second stage can reach. Selective search needed hundreds for what an RPN reaches with some tens.
+How many regions are needed? The recall of proposals is the share of objects that at least one of the best n
+overlaps by 0.5 or more. It is the most that the second stage can reach. Selective search needed hundreds for
+what an RPN reaches with some tens.
 """
 
 # %%
@@ -1290,8 +1330,9 @@ print(f"50 proposals hold more than 8 of 10 objects: {recalls[5] > 0.8}")
 r"""
 ## Alternating training
 
-The paper's authors did it otherwise. Train the RPN alone, and it shapes a backbone for itself; train Fast R-CNN alone, and it shapes
-another one. Two networks, each with its own backbone, would see each image twice. So they are brought together in four steps:
+The paper's authors did it otherwise. Train the RPN alone, and it shapes a backbone for itself; train Fast
+R-CNN alone, and it shapes another one. Two networks, each with its own backbone, would see each image twice.
+So they are brought together in four steps:
 
 | step | trains | begins with | proposals | backbone |
 | --- | --- | --- | --- | --- |
@@ -1300,37 +1341,40 @@ another one. Two networks, each with its own backbone, would see each image twic
 | 3 | RPN again | RPN of step 1, **backbone of step 2** | | **frozen** |
 | 4 | Fast R-CNN again | head of step 2, the same backbone | of step 3 | **frozen** |
 
-After step 2 nothing is shared. In step 3 the RPN moves onto the detector's backbone and gets used to it. From then on the
-backbone must not move: in step 4 it would move away under the RPN.
+After step 2 nothing is shared. In step 3 the RPN moves onto the detector's backbone and gets used to it. From
+then on the backbone must not move: in step 4 it would move away under the RPN.
 
-Frozen means *bit for bit*, and here is the trap. Without a gradient the parameters stay. But batch norm also keeps a running mean and
-variance, which no gradient touches: in training mode each batch renews them. A backbone whose parameters are frozen and whose
-batch norms are in training mode still changes. So frozen is two things: nothing learns, *and* the part is in evaluation mode.
+Frozen means *bit for bit*, and here is the trap. Without a gradient the parameters stay. But batch norm also
+keeps a running mean and variance, which no gradient touches: in training mode each batch renews them. A
+backbone whose parameters are frozen and whose batch norms are in training mode still changes. So frozen is
+two things: nothing learns, *and* the part is in evaluation mode.
 
 ### Exercise: `alternating_training`
 
 *About 20 minutes, of medium difficulty.*
 
-Write the four steps. A network goes by its weights, as in a `state_dict`: a dict with names such as `"backbone.trunk.stem.0.weight"`,
-`"rpn.…"` and `"head.…"`. The work is done by three functions that you are given, and each gives new weights and leaves the old
-ones alone:
+Write the four steps. A network goes by its weights, as in a `state_dict`: a dict with names such as
+`"backbone.trunk.stem.0.weight"`, `"rpn.…"` and `"head.…"`. The work is done by three functions that you are
+given, and each gives new weights and leaves the old ones alone:
 
 - `train_rpn(weights, learn, evaluate=())` → weights. Runs backbone and RPN.
 - `train_detector(weights, proposals, learn, evaluate=())` → weights. Runs backbone and head.
 - `propose(weights)` → proposals for all training images, by backbone and RPN.
 
-`learn` lists the parts whose parameters are trained, such as `["backbone", "rpn"]`; `evaluate` those in evaluation mode. Copying a
-part's weights means taking its entries from one dict into another. `start` stays as it is; the result has the same names.
+`learn` lists the parts whose parameters are trained, such as `["backbone", "rpn"]`; `evaluate` those in
+evaluation mode. Copying a part's weights means taking its entries from one dict into another. `start` stays
+as it is; the result has the same names.
 
-(In the exercise these are functions of weights and not of modules, so that a check can watch what each step is given.)
+(In the exercise these are functions of weights and not of modules, so that a check can watch what each step
+is given.)
 
 <details><summary>Hint</summary>
 <code>{**one, **two}</code> is a dict with the entries of both, those of <code>two</code> where both have them. A helper that gives the
 entries of one part, <code>key.startswith("rpn.")</code>, makes each step one line.
 </details>
 
-The checks rehearse: their trainings add 1 in the first call, 10 in the second, 100 and 1000 in the third and fourth, to all that moves.
-A weight's digits tell which steps have moved it.
+The checks rehearse: their trainings add 1 in the first call, 10 in the second, 100 and 1000 in the third and
+fourth, to all that moves. A weight's digits tell which steps have moved it.
 """
 
 # %% setup=true
@@ -1448,9 +1492,9 @@ same([bool(torch.equal(shared[key], value + 10)) for key, value in copies.items(
 
 # %% [markdown]
 r"""
-Now for real. The three functions below train on scenes, with the losses from above. Each makes a network, gives it the weights, and
-freezes what is to stay: `requires_grad_` for the parameters, `fixed` for the batch norms. The second is needed since `fit` calls
-`model.train()`, as most training loops do.
+Now for real. The three functions below train on scenes, with the losses from above. Each makes a network,
+gives it the weights, and freezes what is to stay: `requires_grad_` for the parameters, `fixed` for the batch
+norms. The second is needed since `fit` calls `model.train()`, as most training loops do.
 """
 
 # %% tags=["experiment"]
@@ -1505,8 +1549,9 @@ print(f"alternating: AP50 > 0.3: {alternating_scores.AP50 > 0.3}, AP > 0.15: {al
 
 # %% [markdown]
 r"""
-Both find most shapes after a minute. Did steps 3 and 4 leave the shared weights alone? We run them once more, for a few batches, and
-compare all of the backbone, statistics included, bit for bit. Then again, with the backbone not in evaluation mode:
+Both find most shapes after a minute. Did steps 3 and 4 leave the shared weights alone? We run them once more,
+for a few batches, and compare all of the backbone, statistics included, bit for bit. Then again, with the
+backbone not in evaluation mode:
 """
 
 # %%
@@ -1522,34 +1567,41 @@ for evaluate_parts in (["backbone"], []):
 r"""
 ### Question: what is shared
 
-A team trains a Faster R-CNN for photographs by the four steps, with batch norm in the backbone. After step 4 the AP of the detector is as
-expected, though the recall of its proposals, measured with the final weights, is lower than it was right after step 3. Nobody has changed
-the RPN in step 4. Give two mistakes in the training that would explain it, and a test of three lines that would have found both. Then
-say why step 2 begins with the start's backbone and not with that of step 1, and what would be lost if step 2 did. (Six to eight sentences.)
+A team trains a Faster R-CNN for photographs by the four steps, with batch norm in the backbone. After step 4
+the AP of the detector is as expected, though the recall of its proposals, measured with the final weights, is
+lower than it was right after step 3. Nobody has changed the RPN in step 4. Give two mistakes in the training
+that would explain it, and a test of three lines that would have found both. Then say why step 2 begins with
+the start's backbone and not with that of step 1, and what would be lost if step 2 did. (Six to eight
+sentences.)
 """
 
 # %% written="what_is_shared" points=3
 r"""
-The RPN's own weights are the same, so its input must have changed: the backbone's map. Either step 4 trained the backbone (learn included
-it), so that the features moved away under the RPN; or only its parameters were frozen and the batch norms, in training mode, renewed their
-running mean and variance with every batch, which in evaluation gives another map from the same weights. Test: keep a copy of all entries of
-the state_dict that begin with "backbone." before step 3, and after step 4 assert `torch.equal` for each of them, buffers included; comparing
-`parameters()` alone would miss the second mistake. Step 2 begins with the start since the detector is to have features made for
-classification. A backbone that step 1 has trained knows objects from background; a head on it would begin from features that have partly
-forgotten what tells classes apart, and the two networks would have been trained one after the other instead of one being adapted to the
-other's features. With ImageNet's weights that loss is real; with random weights, as in our scenes, step 2 could even gain from a head
-start, but then the steps would no longer be the paper's, and their number of training steps could not be compared. (Full marks: map changed;
-both mistakes; the test looks at buffers too; a reason for the start.)
+The RPN's own weights are the same, so its input must have changed: the backbone's map. Either step 4 trained
+the backbone (learn included it), so that the features moved away under the RPN; or only its parameters were
+frozen and the batch norms, in training mode, renewed their running mean and variance with every batch, which
+in evaluation gives another map from the same weights. Test: keep a copy of all entries of the state_dict that
+begin with "backbone." before step 3, and after step 4 assert `torch.equal` for each of them, buffers
+included; comparing `parameters()` alone would miss the second mistake. Step 2 begins with the start since the
+detector is to have features made for classification. A backbone that step 1 has trained knows objects from
+background; a head on it would begin from features that have partly forgotten what tells classes apart, and
+the two networks would have been trained one after the other instead of one being adapted to the other's
+features. With ImageNet's weights that loss is real; with random weights, as in our scenes, step 2 could even
+gain from a head start, but then the steps would no longer be the paper's, and their number of training steps
+could not be compared. (Full marks: map changed; both mistakes; the test looks at buffers too; a reason for
+the start.)
 """
 
 # %% [markdown]
 r"""
 ## How fast are proposals?
 
-The slides' numbers: 2 seconds for selective search, 0.2 for the detector. The paper's RPN takes 10 milliseconds of a GPU. Here are ours, for one
-scene of 128×128 pixels on this machine's processor, one image at a time:
+The slides' numbers: 2 seconds for selective search, 0.2 for the detector. The paper's RPN takes 10
+milliseconds of a GPU. Here are ours, for one scene of 128×128 pixels on this machine's processor, one image
+at a time:
 
-- selective search: an over-segmentation by scikit-image, `felzenszwalb`, then the grouping of lesson 8 if yours is there,
+- selective search: an over-segmentation by scikit-image, `felzenszwalb`, then the grouping of lesson 8 if
+  yours is there,
 - the RPN: what it adds to a detector that has computed its map already, and with the backbone.
 """
 
@@ -1602,16 +1654,18 @@ plot.table([[name, 1000 * t, t / base] for name, t in times.items()], ["one scen
 
 # %% [markdown]
 r"""
-On a photograph of 1000×600 pixels the gap is wider, since the number of segments grows with the image, and regions merge pair by
-pair. The RPN is a few convolutions on a map that is needed anyway. That is the slides' point: with proposals for nothing, the detector itself
-becomes the slowest part.
+On a photograph of 1000×600 pixels the gap is wider, since the number of segments grows with the image, and
+regions merge pair by pair. The RPN is a few convolutions on a map that is needed anyway. That is the slides'
+point: with proposals for nothing, the detector itself becomes the slowest part.
 
 ## Joint, alternating, torchvision's
 
-One training each is an anecdote. So the three below were run with several seeds: 4,096 scenes, batches of 16, scored on 400 others. All have the same
-backbone, and the joint and torchvision's forms the same number of steps, 500. The alternating form has as many steps in all: a
-third of them for each of its steps 1 and 2, a sixth for each of steps 3 and 4, so each of its networks sees half as many images. torchvision's own `FasterRCNN` has
-the same anchors, sample sizes and thresholds, its own losses, and computes in float32, since it did not run in mixed precision here.
+One training each is an anecdote. So the three below were run with several seeds: 4,096 scenes, batches of 16,
+scored on 400 others. All have the same backbone, and the joint and torchvision's forms the same number of
+steps, 500. The alternating form has as many steps in all: a third of them for each of its steps 1 and 2, a
+sixth for each of steps 3 and 4, so each of its networks sees half as many images. torchvision's own
+`FasterRCNN` has the same anchors, sample sizes and thresholds, its own losses, and computes in float32, since
+it did not run in mixed precision here.
 """
 
 # %% tags=["experiment"]
@@ -1688,22 +1742,26 @@ You can run any of them with your own functions: take the `#` away and wait a fe
 r"""
 ### Question: the two thresholds
 
-The RPN's labels leave a gap: over 0.7 positive, under 0.3 negative, between the two ignored. The second stage has none: from 0.5 on a region is an
-object, below it is background. Why does the RPN need the gap, and why would it harm the head? What would happen to recall and precision of the
-*proposals* if the RPN used 0.5 for both, and what to the detector's AP if NMS of proposals used 0.3 instead of 0.7? (Five to seven sentences.)
+The RPN's labels leave a gap: over 0.7 positive, under 0.3 negative, between the two ignored. The second stage
+has none: from 0.5 on a region is an object, below it is background. Why does the RPN need the gap, and why
+would it harm the head? What would happen to recall and precision of the *proposals* if the RPN used 0.5 for
+both, and what to the detector's AP if NMS of proposals used 0.3 instead of 0.7? (Five to seven sentences.)
 """
 
 # %% written="two_thresholds" points=2
 r"""
-The RPN's anchors lie on a fixed grid, and many overlap an object by about half: they are neither right nor wrong, and any label would teach a
-border that the window can hardly see. Its task is to rank, so clear positives and clear negatives suffice, and what lies between may be ranked as it comes.
-The head judges regions that the RPN has moved already, and its regions between 0.3 and 0.7 are exactly those that it must decide on at test
-time: left out of training, loose boxes around an object would get any score, and duplicates would score as high as the good box. With 0.5 for both the RPN gets
-many more positives, loosely placed: recall at an IoU of 0.5 hardly falls, but the best proposals are less tight, and more of the background near objects is
-proposed, so precision falls. NMS at 0.3 removes proposals of objects that stand close together, before the head has seen them: it cannot bring
-them back, so recall and AP fall, most in crowds; it also leaves only one, not yet refined, region an object. With 0.7 several regions an object
-reach the head, which picks the best. (Full marks: what lies between is undecidable for anchors; the head meets it at test time; tighter versus more
-proposals; objects lost before the head.)
+The RPN's anchors lie on a fixed grid, and many overlap an object by about half: they are neither right nor
+wrong, and any label would teach a border that the window can hardly see. Its task is to rank, so clear
+positives and clear negatives suffice, and what lies between may be ranked as it comes. The head judges
+regions that the RPN has moved already, and its regions between 0.3 and 0.7 are exactly those that it must
+decide on at test time: left out of training, loose boxes around an object would get any score, and duplicates
+would score as high as the good box. With 0.5 for both the RPN gets many more positives, loosely placed:
+recall at an IoU of 0.5 hardly falls, but the best proposals are less tight, and more of the background near
+objects is proposed, so precision falls. NMS at 0.3 removes proposals of objects that stand close together,
+before the head has seen them: it cannot bring them back, so recall and AP fall, most in crowds; it also
+leaves only one, not yet refined, region an object. With 0.7 several regions an object reach the head, which
+picks the best. (Full marks: what lies between is undecidable for anchors; the head meets it at test time;
+tighter versus more proposals; objects lost before the head.)
 """
 
 # %% [markdown]
@@ -1715,13 +1773,15 @@ r"""
 | Fast R-CNN, selective search | 66.9 | 65.7 |
 | Faster R-CNN | 69.9 | 67.0 |
 
-All with VGG-16, images of 600 pixels on the shortest side, stride 16, trained on the VOC of that year. The proposals are not only faster but better: 300 of them
-against 2,000. On VOC a mean AP at an IoU of 0.5 is meant; our scenes and our AP are other things, so compare rows only.
+All with VGG-16, images of 600 pixels on the shortest side, stride 16, trained on the VOC of that year. The
+proposals are not only faster but better: 300 of them against 2,000. On VOC a mean AP at an IoU of 0.5 is
+meant; our scenes and our AP are other things, so compare rows only.
 
 ## What we built
 
 - `cell_anchors`, `grid_anchors`, `inside_image`: reference boxes for every window of a map.
-- `label_rpn_anchors`, `sample_anchors`, `RPNHead`, `rpn_loss`, `propose`: a network that learns where to look.
+- `label_rpn_anchors`, `sample_anchors`, `RPNHead`, `rpn_loss`, `propose`: a network that learns where to
+  look.
 - `alternating_training`: two networks that come to share one backbone, and a way to see that they really do.
 - A detector in two stages, as good as torchvision's on the same data within the noise of the seeds.
 
@@ -1729,10 +1789,12 @@ What it lacks: one map for all sizes. Lesson 10 gives each size a map of its own
 
 ### Further reading
 
-- Ren et al., NeurIPS 2015: section 3.1 (RPN, anchors, loss), 3.2 (the four steps; approximate joint training), 3.3 (details). The longer form, IEEE
-  TPAMI 2017, has the ablations: joint training takes a quarter to a half less time and loses nothing.
+- Ren et al., NeurIPS 2015: section 3.1 (RPN, anchors, loss), 3.2 (the four steps; approximate joint
+  training), 3.3 (details). The longer form, IEEE TPAMI 2017, has the ablations: joint training takes a
+  quarter to a half less time and loses nothing.
 - Hosang et al., "What makes for effective detection proposals?", IEEE TPAMI 2016: recall and proposals.
-- Huang et al., CVPR 2017 (arXiv:1611.10012): speed and accuracy as the number of proposals falls from 300 to 10.
+- Huang et al., CVPR 2017 (arXiv:1611.10012): speed and accuracy as the number of proposals falls from 300 to
+  10.
 - Lin et al., CVPR 2017 (arXiv:1612.03144): RPN and head on a pyramid, lesson 10.
 
 ### What others call it
