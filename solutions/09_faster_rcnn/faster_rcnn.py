@@ -1555,7 +1555,7 @@ backbone not in evaluation mode:
 """
 
 # %%
-few = train.subset(range(64))
+few = train.subset(range(min(64, len(train))))
 for evaluate_parts in (["backbone"], []):
     train_rpn, _, _ = trainings(few, (2,))
     again = train_rpn(weights, ["rpn"], evaluate_parts)
