@@ -1252,7 +1252,7 @@ def joint_loss(model, images, targets):
 train = scenes("train", 2048)
 torch.manual_seed(0)
 joint = FasterRCNN(len(train.classes))
-start = {name: value.clone() for name, value in joint.state_dict().items()}  # for the other training
+beginning = {name: value.clone() for name, value in joint.state_dict().items()}  # for the other training
 history = fit(joint, joint_loss, train, steps=500, batch_size=BATCH, peak_rate=4e-3)
 print(f"the loss fell by a third or more: {sum(history.total[-20:]) < 2 / 3 * sum(history.total[:20])}")
 if not history.total:  # nothing is trained while grading: a few scenes will do
@@ -1534,7 +1534,7 @@ def trainings(data, steps, seed=0):
     return train_rpn, train_detector, regions
 
 # %%
-weights = alternating_training(start, *trainings(train, (125, 375, 62, 125)))
+weights = alternating_training(beginning, *trainings(train, (125, 375, 62, 125)))
 alternating = FasterRCNN(len(train.classes)).to(test.device).eval()
 alternating.load_state_dict(weights)
 
