@@ -23,9 +23,9 @@ r"""
 """
 
 # %% setup=true
-def set_weights(module, lateral=1.0, smooth=1.0):
-    """Give `module` weights by their shape: every number of a 1×1 kernel is `lateral`, of a 3×3 kernel the middle is
-    `smooth` (from a channel to itself) and all else is 0, biases are 0."""
+def set_weights(module, lateral=1.0, smooth=1.0, place=(1, 1)):
+    """Give `module` weights by their shape. Every number of a 1×1 kernel is `lateral`. Of a 3×3 kernel the number at
+    `place` (row, column; the middle unless told) is `smooth`, from each channel to itself. All else is 0."""
     state = module.state_dict()
     if not state:
         raise LookupError("the module's state_dict is empty: it does not know its layers")
@@ -35,7 +35,7 @@ def set_weights(module, lateral=1.0, smooth=1.0):
             new += lateral
         elif weight.ndim == 4:
             diagonal = range(min(weight.shape[:2]))
-            new[diagonal, diagonal, weight.shape[2] // 2, weight.shape[3] // 2] = smooth
+            new[diagonal, diagonal, place[0], place[1]] = smooth
         state[name] = new
     module.load_state_dict(state)
     return module
@@ -91,9 +91,12 @@ same(doubled(small)[1], [[[[220.0, 240]]]],
      "smoothing kernels that double: 2·(10 + 100), smoothed once, after the sum")
 same(doubled(small)[0], [[[[222.0, 224, 246], [228, 230, 252]]]],
      "smoothing kernels that double: 2·(1 + 10 + 100): what goes down is not smoothed on its way")
-tripled = set_weights(TopDown([1, 1, 1], 1), lateral=3.0)
-same(tripled(small)[0], [[[[333.0, 336, 369], [342, 345, 378]]]],
-     "lateral kernels that triple: each map passes its own lateral layer once, 3·1 + 3·10 + 3·100")
+left = set_weights(TopDown([1, 1, 1], 1), place=(1, 0))
+same(left(small)[0], [[[[0.0, 111, 112], [0, 114, 115]]]],
+     "smoothing kernels that take the left neighbour: of the sum, in the cells of the finest level itself")
+turned = set_weights(TopDown([1, 1, 1], 1), lateral=-3.0)
+same(turned(small)[0], [[[[-333.0, -336, -369], [-342, -345, -378]]]],
+     "lateral kernels of −3: −3·1 − 3·10 − 3·100; nothing is cut off at 0, and no map is weighted twice")
 corners = [torch.zeros(1, 1, 4, 4), torch.tensor([[[[1.0, 2], [3, 4]]]])]
 same(set_weights(TopDown([1, 1], 1))(corners)[0][0, 0], [[1, 1, 2, 2], [1, 1, 2, 2], [3, 3, 4, 4], [3, 3, 4, 4]],
      "nearest: a cell goes down as it is, to 2×2 cells, without mixing with its neighbours")
@@ -222,10 +225,11 @@ def assign_level(boxes, k0=4, smallest=2, largest=5):
     ### END SOLUTION
 
 # %% check="assign_level" points=2
-squares = torch.tensor([[0.0, 0, 224, 224], [10, 20, 458, 468], [30, 5, 142, 117], [0, 0, 223.9, 223.9]])
+squares = torch.tensor([[0.0, 0, 224, 224], [10, 20, 458, 468], [400, 300, 512, 412], [0, 0, 223.9, 223.9]])
 same(assign_level(squares), torch.tensor([4, 5, 3, 3]),
      "squares of 224, 448, 112 and 223.9 pixels: twice the side is a level more, and just under 224 is level 3")
-same(assign_level(torch.tensor([[0.0, 50, 448, 162]])), [4], "448×112 pixels: as large as 224×224")
+same(assign_level(torch.tensor([[0.0, 50, 448, 162], [20, 0, 76, 896]])), [4, 4],
+     "448×112 and 56×896 pixels: as large as 224×224")
 same(assign_level(torch.tensor([[7.0, 3, 9, 8], [0, 0, 900, 1300]])), [2, 5],
      "2×5 pixels would be level −3, 900×1300 level 6: the pyramid has levels 2 to 5")
 same(assign_level(torch.tensor([[0.0, 0, 896, 896]]), largest=7), [6], "896² pixels, where the pyramid goes to level 7")
@@ -313,6 +317,8 @@ same(pool_from_pyramid(places, boxes, (1, 1), strides)[:, :, 0, 0],
      "maps of x and y: one bin gives the centre of the box, in pixels, whatever its level")
 same(pool_from_pyramid(places, [boxes[0][:1], boxes[1][2:]], (1, 2), strides)[:, 0, 0], [[75, 225], [605, 615]],
      "maps of x, 1×2 bins: the centres of the left and right half of a box")
+same(pool_from_pyramid(flat[1:], boxes, (1, 1), strides[1:])[:, 0, 0, 0], [4, 3, 3, 15, 14, 13],
+     "the same boxes where the pyramid begins at stride 8, which is level 3")
 same(pool_from_pyramid(flat, [torch.zeros(0, 4), boxes[0]], (1, 1), strides)[:, 0, 0, 0], [14, 12, 13],
      "an image without boxes: the boxes of the next image stay with it")
 ### BEGIN HIDDEN TESTS
