@@ -41,19 +41,21 @@ roi_align = earlier("roi_align")
 r"""
 ## What we will build
 
-A detector for scenes in which the largest shape is eight times as long as the smallest. In the figure, look for
-the shapes of ten or twelve pixels: at stride 32, three of them fit side by side into one cell. At the end of the
-lesson the same scenes come again, with the detector's own boxes, once with the pyramid and once without.
+A network that proposes boxes in scenes whose largest shape is four times as long as the smallest. The scenes are
+small, 64×64 pixels, so that training takes a minute. In the figure, look for the shapes of ten or twelve pixels: at
+stride 32, three of them fit side by side into one cell. At the end of the lesson the same scenes come again, with the
+network's own boxes, once with the pyramid and once without.
 """
 
 # %% tags=["experiment"]
 from coursekit.data.scenes import Difficulty, scenes
 
-MANY_SIZES = Difficulty((2, 7), (10.0, 80.0), (2, 3), contrast=0.4, noise=0.02, clouds=0.2, beyond=0.0)
+SIZE = 64  # pixels; the lengths of a Difficulty are for 128
+MANY_SIZES = Difficulty((2, 5), (20.0, 80.0), (2, 3), contrast=0.4, noise=0.02, clouds=0.2, beyond=0.0)
 
 # %%
-test = scenes("test", 400, difficulty=MANY_SIZES)
-alt = "Four scenes with shapes from 10 to 80 pixels, and the true box and name of each"
+test = scenes("test", 400, size=SIZE, difficulty=MANY_SIZES)
+alt = "Four scenes with shapes from 10 to 40 pixels, and the true box and name of each"
 with plot.figure(alt, width=9, height=2.5) as ax:
     plot.pictures(test, columns=4, count=4, ax=ax)
 
@@ -161,7 +163,8 @@ def show_seen(maps, names, strides, image):
 
 torch.manual_seed(0)
 trunk = small_trunk().eval()
-show_seen(lambda images: list(trunk(images).values()), ("C3", "C4", "C5"), (8, 16, 32), test.images[1])
+scene = scenes("test", 2, difficulty=MANY_SIZES).images[1]  # 128×128 pixels
+show_seen(lambda images: list(trunk(images).values()), ("C3", "C4", "C5"), (8, 16, 32), scene)
 
 # %% [markdown]
 r"""
@@ -446,7 +449,7 @@ has kept its 16×16 cells.
 # %%
 torch.manual_seed(0)
 neck = TopDown(list(trunk.channels.values()), 64)
-show_seen(lambda images: neck(list(trunk(images).values())), ("P3", "P4", "P5"), (8, 16, 32), test.images[1])
+show_seen(lambda images: neck(list(trunk(images).values())), ("P3", "P4", "P5"), (8, 16, 32), scene)
 count = sum(weight.numel() for weight in neck.parameters())
 print(f"the pyramid has {count:,} weights, less than a quarter of the trunk's:",
       4 * count < sum(weight.numel() for weight in trunk.parameters()))
@@ -586,9 +589,9 @@ same(assign_level(torch.zeros(0, 4, dtype=torch.float64), 4, 3, 6), torch.zeros(
 # %% [markdown]
 r"""
 The formula as a picture: the level climbs by one each time the size doubles. Beside it, what it makes of the objects
-in our scenes of 128 pixels. None is larger than 80 pixels, so with $k_0 = 4$ all of them come to the finest level.
-The formula is made for photographs of 800 pixels. For our images we move it: with $k_0 = 7$ the level of a box of
-28 pixels is 4.
+in our scenes of 64 pixels. None is larger than 40 pixels, so with $k_0 = 4$ all of them come to the finest level.
+The formula is made for photographs of 800 pixels. For our images we move it: with $k_0 = 8$ a box of 14 pixels, one
+sixteenth of 224, has level 4.
 """
 
 # %%
@@ -597,14 +600,14 @@ squares = torch.stack([0 * sizes, 0 * sizes, sizes, sizes], 1)
 boxes = torch.cat([target["boxes"] for target in test.targets]).cpu()
 alt = (
     "Left: the level over the size of a box, steps from 2 to 5 at 112, 224 and 448 pixels. Right: how many objects of "
-    "the scenes each level gets: all on level 2 with k0 = 4, spread over 3, 4 and 5 with k0 = 7."
+    "the scenes each level gets: all on level 2 with k0 = 4, spread over 3, 4 and 5 with k0 = 8."
 )
 with plot.figure(alt, columns=2, width=9, height=3) as (left, right):
     plot.curve(sizes, assign_level(squares), 0, "levels 2 to 5", left)
     left.set(xscale="log", xlabel="√(wh), pixels", ylabel="level", yticks=[2, 3, 4, 5])
     left.set_xticks([14, 28, 56, 112, 224, 448, 896], [14, 28, 56, 112, 224, 448, 896])
     left.minorticks_off()
-    for index, (k0, smallest) in enumerate(((4, 2), (7, 3))):
+    for index, (k0, smallest) in enumerate(((4, 2), (8, 3))):
         counts = [int((assign_level(boxes, k0, smallest, 5) == level).sum()) for level in (2, 3, 4, 5)]
         places = [level + 0.36 * (index - 0.5) for level in (2, 3, 4, 5)]
         right.bar(places, counts, 0.34, color=plot.role_style(index).color, label=f"k0 = {k0}, levels {smallest} to 5")
@@ -822,7 +825,7 @@ shapes. For each cell the head gives one score and the distances from the cell's
 strides. There are no anchors (lesson 13 makes a detector of this idea), so nothing but the pyramid decides about
 sizes:
 
-- an object belongs to the level that `assign_level` gives it, with $k_0 = 7$ for our small images;
+- an object belongs to the level that `assign_level` gives it, with $k_0 = 8$ for our small images;
 - the cells of this level that lie in the object and within 1.5 strides of its centre are its positives;
 - where two objects want a cell, the smaller one gets it.
 
@@ -843,13 +846,13 @@ and where a lateral map is missing it gets zeros.
 # %% tags=["experiment"]
 from coursekit.backbones import small_trunk
 
-SIZE, K0 = 128, 7
+K0 = 8
 FORMS = ("FPN", "no top-down", "no lateral", "finest level only")
 nms = earlier("nms")
 
 
 class Proposer(nn.Module):
-    """Images [B, 3, 128, 128] in 0..1 -> scores [B, P] before the sigmoid, and boxes [B, P, 4] of all P cells."""
+    """Images [B, 3, 64, 64] in 0..1 -> scores [B, P] before the sigmoid, and boxes [B, P, 4] of all P cells."""
 
     def __init__(self, form, channels=64):
         super().__init__()
@@ -938,7 +941,7 @@ _, positive = cell_targets(shown, test.targets[28]["boxes"].cpu())
 alt = "One scene on three levels: marks on the small shapes at stride 8, on middling ones at 16, on large ones at 32"
 with plot.figure(alt, columns=3, width=9, height=3.2) as axes:
     for ax, level in zip(axes, shown.levels):
-        plot.show_grid(128 // 2**level, 128 // 2**level, (128, 128), role="negative", image=test.images[28], ax=ax)
+        plot.show_grid(SIZE // 2**level, SIZE // 2**level, (SIZE, SIZE), role="negative", image=test.images[28], ax=ax)
         plot.show_points(shown.centres[positive & (shown.level == level)], "positive", ax=ax)
         ax.set(title=f"level {level}, stride {2**level}")
 
@@ -955,12 +958,12 @@ from coursekit.data.batches import DetectionData
 from coursekit.evaluation import evaluate
 from coursekit.training import fit
 
-STEPS, BATCH = 300, 16
+STEPS, BATCH, RATE = 600, 8, 4e-3
 
 
 def only_objects(split, count):
     """The scenes with one class, object, in place of six."""
-    data = scenes(split, count, difficulty=MANY_SIZES)
+    data = scenes(split, count, size=SIZE, difficulty=MANY_SIZES)
     targets = [{"boxes": one["boxes"], "labels": torch.ones_like(one["labels"])} for one in data.targets]
     return DetectionData(data.images, targets, ("object",), device=data.device)
 
@@ -971,12 +974,12 @@ models, scores = {}, {}
 for form in ("FPN", "no top-down"):
     torch.manual_seed(0)
     models[form] = Proposer(form)
-    history = fit(models[form], loss, train, steps=STEPS, batch_size=BATCH)
+    history = fit(models[form], loss, train, steps=STEPS, batch_size=BATCH, peak_rate=RATE)
     print(f"{form}: the loss fell to less than half: {sum(history.total[-30:]) < sum(history.total[:30]) / 2}")
 
 # %% tags=["nbval-ignore-output"]
 for form, model in models.items():
-    scores[form] = evaluate(model.detect, found_in, small=16, large=40)
+    scores[form] = evaluate(model.detect, found_in, small=14, large=28)
 names = ("AP", "AP50", "APs", "APm", "APl", "AR", "ARs", "ARm", "ARl")
 plot.table([[form, *(getattr(one, name) for name in names)] for form, one in scores.items()], ["", *names])
 
@@ -986,7 +989,7 @@ CLAIMS
 
 # %% [markdown]
 r"""
-APs is the AP of shapes under 16² pixels, APm up to 40², APl above. AR is the **average recall**: which share of the
+APs is the AP of shapes under 14² pixels, APm up to 28², APl above. AR is the **average recall**: which share of the
 objects is found by the 100 best boxes of an image, averaged over the IoU thresholds. The paper uses it to judge
 proposals, where a missed object is lost for good and a false alarm is not yet an error. In the figure are the scenes
 of the beginning: above with the pyramid, below without the way back. Look at the small shapes: what is missed, and
@@ -1041,8 +1044,8 @@ def experiment(form, seed):
     train, test = data_of_the_experiment()
     torch.manual_seed(seed)
     model = Proposer(form)
-    fit(model, loss, train, steps=STEPS, batch_size=BATCH, seed=seed, progress=False)
-    scores = evaluate(model.detect, test, small=16, large=40)
+    fit(model, loss, train, steps=STEPS, batch_size=BATCH, peak_rate=RATE, seed=seed, progress=False)
+    scores = evaluate(model.detect, test, small=14, large=28)
     return {name: getattr(scores, name) for name in ("AP", "AP50", "APs", "APm", "APl", "AR", "ARs", "ARm", "ARl")}
 
 # %% [markdown]
