@@ -122,13 +122,14 @@ r"""
 - **a. Image pyramid.** Scale the image to several sizes and run the network on each. Every map knows everything.
   It is slow: an image twice as long and high has four times the pixels, so the sizes ×2, ×1 and ×½ cost
   4 + 1 + ¼ = 5.25 times as much as ×1 alone, in time and, for training, in memory.
-- **b. Single map.** Fast R-CNN and Faster R-CNN take one map and answer the question of size with anchors of many
-  sizes and shapes. Fast, but a small object is a fraction of a cell.
+- **b. Single map.** Fast R-CNN and Faster R-CNN take one map, since memory did not allow more, and answer the question
+  of size with anchors of many sizes and shapes. Fast, but a small object is a fraction of a cell.
 - **c. Hierarchy of maps.** SSD, and YOLO since its third version, take the maps that the network computes anyway,
   each for the objects of its size. It costs nothing, but each map stands alone. The fine ones, which have to find
   the small objects, have passed through few layers and know least.
 - **d. FPN.** Reuse those maps as well, and add a way back: from the coarsest map, which knows most, down to the
-  finest. Each level joins *what* from above and *where* from its own map. All levels then know about the same.
+  finest. Each level joins *what* from above (few cells, strong in meaning) and *where* from its own map (many cells,
+  weak in meaning). All levels then know about the same.
 
 How little a fine map knows can be measured. Ask for the gradient of one cell with respect to the image: it is zero
 wherever the cell cannot look. In the figure, the black frame is the cell, the shaded part is what it sees.
@@ -975,7 +976,7 @@ for form in ("FPN", "no lateral"):
     torch.manual_seed(0)
     models[form] = Proposer(form)
     history = fit(models[form], loss, train, steps=STEPS, batch_size=BATCH, peak_rate=RATE)
-    print(f"{form}: the loss fell to less than half: {sum(history.total[-30:]) < sum(history.total[:30]) / 2}")
+    print(f"{form}: the loss fell: {sum(history.total[-30:]) < 0.8 * sum(history.total[:30])}")
 
 # %% tags=["nbval-ignore-output"]
 for form, model in models.items():
@@ -993,8 +994,8 @@ r"""
 APs is the AP of shapes under 14² pixels, APm up to 28², APl above. AR is the **average recall**: which share of the
 objects is found by the 100 best boxes of an image, averaged over the IoU thresholds. The paper uses it to judge
 proposals, where a missed object is lost for good and a false alarm is not yet an error. In the figure are the scenes
-of the beginning: above with the whole pyramid, below without lateral maps. Look at the small shapes below: there is a
-box somewhere near, but not on them. What enlarging took away, no convolution can bring back: $C_5$ has 2×2 cells here,
+of the beginning, each with as many of its best boxes as it has shapes: above with the whole pyramid, below without
+lateral maps. Look at the small shapes. What enlarging took away, no convolution can bring back: $C_5$ has 2×2 cells here,
 and they know *what* is there, but hardly *where*.
 """
 
@@ -1003,7 +1004,7 @@ images, targets = next(test.batches(4))
 alt = "The four scenes twice, with true and proposed boxes: with the whole pyramid the boxes lie closer on the shapes"
 with plot.figure(alt, rows=2, width=9, height=5) as axes:
     for ax, (form, model) in zip(axes, models.items()):
-        found = [{"boxes": one["boxes"][one["scores"] > 0.4]} for one in model.detect(images)]
+        found = [{"boxes": one["boxes"][: len(true["boxes"])]} for one, true in zip(model.detect(images), targets)]
         plot.pictures(images, [{"boxes": one["boxes"]} for one in targets], 4, predictions=found, ax=ax)
         ax.set_title(form)
 
