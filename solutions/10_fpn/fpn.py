@@ -932,8 +932,9 @@ def loss(model, images, targets):
 
 # %% [markdown]
 r"""
-In the figure, blue marks are the positive cells of one scene on each level. Each shape has its cells on one level
-only, and no shape goes without.
+In the figure, blue marks are the positive cells of one scene on each level. A shape has its cells on one level only.
+Look at the disk on the left: it belongs to level 4, lies between the centres of that level's cells, and gets none. So
+it is never learnt. This is the price of so simple a rule, and one reason for the modest scores below.
 """
 
 # %%
