@@ -153,6 +153,7 @@ UNFIT = {
     "ssd_loss": {"rows_in_reverse": "it gives two scalars"},
     "nms": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
     "batched_nms": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
+    "assign_level": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
     **{
         name: {"rows_in_reverse": "it gives a scalar", "returns_double": "a plain number is right too, so no dtype is asked for"}
         for name in ("mean_iou", "voc11_ap", "area_ap", "coco101_ap")
@@ -170,6 +171,15 @@ UNFIT = {
         name: "it gives plain numbers"
         for name in ("returns_double", "returns_single", "a_little_off", "rows_in_reverse")
     },
+    "cell_anchors": {name: "no tensor comes in" for name in ("returns_single", "changes_its_arguments", "fails_on_empty_input")},
+    "inside_image": {name: "it gives booleans" for name in ("returns_double", "returns_single", "a_little_off")},
+    "label_rpn_anchors": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
+    "sample_anchors": {
+        **{name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
+        "rows_in_reverse": "any order is right",
+    },
+    "rpn_loss": {"rows_in_reverse": "it gives two scalars"},
+    "alternating_training": {"fails_on_empty_input": "no weight of a network is empty"},
 }
 
 
