@@ -27,7 +27,8 @@ PATIENCE = 60.0  # seconds beyond a hand-in's own limit until its worker is take
 WORKER_MEMORY = 3 * 2**30  # bytes a judge may take beyond what it holds at the start
 NEXT, LAST = b"next", b"last"  # a worker's word after a result: whether it takes another hand-in
 TRIES = 2  # so often a hand-in is given to a worker that dies of it
-OWN_FILES = ("timestamp.txt", "feedback.html")  # what collecting leaves beside a notebook
+OF_EXCHANGE = ("timestamp.txt", "submission_secret.txt")  # what nbgrader's exchange puts beside a notebook
+OWN_FILES = (*OF_EXCHANGE, "feedback.html")  # what collecting leaves there
 
 
 class GradingError(ValueError):
@@ -134,7 +135,13 @@ def grade(
     for name in {result["lesson"] for result in everything} & known.keys() - loaded.keys():
         loaded[name] = handin.load_lesson(known[name])  # graded before: they stay in the report
     marks = gradebook.fold(output, loaded, everything)
-    return pages.write(output, everything, marks, loaded, [*left_out, *notes])
+    report = pages.write(output, everything, marks, loaded, [*left_out, *notes])
+    for student, name in found:  # `nbgrader release_feedback` finds by them whose page it is
+        for file in OF_EXCHANGE:
+            with contextlib.suppress(handin.Unreadable, UnicodeDecodeError):
+                text = handin.fetch(submitted / student / name / file, protected, largest=200).decode()
+                results.write_text(output / "feedback" / student / name / file, text)
+    return report
 
 
 def _find(submitted, known, lessons, students):
