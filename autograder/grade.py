@@ -10,6 +10,7 @@ import contextlib
 import json
 import multiprocessing.connection
 import os
+import secrets
 import signal
 import sys
 import time
@@ -136,12 +137,24 @@ def grade(
         loaded[name] = handin.load_lesson(known[name])  # graded before: they stay in the report
     marks = gradebook.fold(output, loaded, everything)
     report = pages.write(output, everything, marks, loaded, [*left_out, *notes])
-    for student, name in found:  # `nbgrader release_feedback` finds by them whose page it is
-        for file in OF_EXCHANGE:
-            with contextlib.suppress(handin.Unreadable, UnicodeDecodeError):
-                text = handin.fetch(submitted / student / name / file, protected, largest=200).decode()
-                results.write_text(output / "feedback" / student / name / file, text)
+    _for_exchange(submitted, output, found, protected)
     return report
+
+
+def _for_exchange(submitted, output, found, protected):
+    """What `nbgrader release_feedback` wants beside every page, where a hand-in came through nbgrader's exchange."""
+    if not any((submitted / student / name / OF_EXCHANGE[-1]).exists() for student, name in found):
+        return
+    for student, name in found:
+        for file in OF_EXCHANGE:
+            path = output / "feedback" / student / name / file
+            try:
+                text = handin.fetch(submitted / student / name / file, protected, largest=200).decode()
+            except (handin.Unreadable, UnicodeDecodeError):
+                if path.exists():
+                    continue
+                text = secrets.token_hex(16)  # it came another way: its page is released under a name that nobody can guess
+            results.write_text(path, text)
 
 
 def _find(submitted, known, lessons, students):
