@@ -83,5 +83,5 @@ def _po(catalog):
     from babel.messages.pofile import write_po
 
     text = io.BytesIO()
-    write_po(text, catalog, width=0, include_previous=True)
+    write_po(text, catalog, width=0)
     return re.sub(r'"Generated-By: .*\n', "", text.getvalue().decode())  # a newer Babel is no change of the file
