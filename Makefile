@@ -29,7 +29,7 @@ HALF = $$($(BIN)/python -c "import os; print(max(1, (os.cpu_count() or 2) // 2))
 
 test: $(READY)
 	$(PYTEST) tests
-	COURSEKIT_QUIET=1 OMP_NUM_THREADS=$(HALF) $(PYTEST) --nbval solutions
+	COURSEKIT_QUIET=1 COURSEKIT_CHECKPOINTS=0 OMP_NUM_THREADS=$(HALF) $(PYTEST) --nbval solutions
 
 bench: $(READY)
 	$(BIN)/python -m pytest tests/bench --save tests/bench/results; code=$$?; $(BIN)/python -m tests.bench.frame; exit $$code

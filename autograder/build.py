@@ -1,5 +1,7 @@
 """Lesson source -> `solutions/NN_topic/topic.ipynb` (executed), `course/NN_topic/topic.ipynb` (released), fingerprints.
 
+The released notebook goes to `coursekit/released/` too, for `coursekit check-in`.
+
 Everything generated is the same, byte for byte, each time; a lesson whose source did not change is not executed again.
 """
 
@@ -7,8 +9,10 @@ import copy
 import hashlib
 import json
 import os
+import re
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 from .lessons import ROOT, LessonError, exercises_of, read_cells, sources
@@ -16,6 +20,22 @@ from .lessons import ROOT, LessonError, exercises_of, read_cells, sources
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 # Fixed, so that the Python that happened to build does not show up as a change.
 LANGUAGE = {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
+
+BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/{page})"
+START = """\
+# Run this cell first, and whenever you come back.
+# It installs what is missing, finds your folder, and names the device.
+import importlib.util, subprocess, sys
+
+if importlib.util.find_spec("coursekit") is None:
+    course = "{archive}"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    subprocess.run([*pip, course], check=True)
+    importlib.invalidate_caches()
+
+from coursekit.start import start
+
+start("{lesson}")"""
 
 
 def build(lessons=(), *, force=False, check=False, language=None, root=ROOT):
@@ -64,11 +84,14 @@ def build_lesson(path, *, force=False, check=False, root=ROOT):
     exercises_of(path)  # a lesson whose checks and exercises do not fit is refused before anything runs
     notebook = expand(path)
     executed = None if force else _unchanged(solution, notebook)
+    given = _text(released(notebook))
     if executed is None and not check:
         executed = execute(notebook, path.parent)
     wanted = {
         solution: None if executed is None else _text(executed),
-        release: _text(released(notebook)),
+        release: given,
+        # the same again, as `course/` is where students write: `coursekit check-in` compares with it
+        Path(root) / "coursekit" / "released" / f"{lesson}.ipynb": given,
         prints: _prints_text(make_fingerprints(path)),
     }
     stale = write(wanted, check=check, root=root)
@@ -93,7 +116,8 @@ def expand(path):
     import nbformat
 
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": dict(KERNEL), "language_info": dict(LANGUAGE)})
-    seen = set()
+    notebook.cells = head(path, repository(path.parent.parent.parent))
+    seen = {cell.id for cell in notebook.cells}
     for cell in read_cells(path):
         grade_id = cell.metadata.get("nbgrader", {}).get("grade_id")
         name = grade_id or hashlib.sha256(cell.source.encode()).hexdigest()[:12]
@@ -106,13 +130,57 @@ def expand(path):
     return notebook
 
 
+def repository(root=ROOT):
+    """`(address, branch)` from which students get the course, `[tool.autograder]` of pyproject.toml; None if not set.
+
+    Raises:
+        LessonError: if the address is not GitHub's: Colab's badge opens notebooks from there.
+    """
+    file = Path(root) / "pyproject.toml"
+    settings = tomllib.loads(file.read_text("utf-8")).get("tool", {}).get("autograder", {}) if file.exists() else {}
+    address = settings.get("repository", "").rstrip("/").removesuffix(".git")
+    if not address:
+        return None
+    if not re.fullmatch(r"https://github\.com/[\w.-]+/[\w.-]+", address):
+        raise LessonError(f"{file}: repository = {address!r}, expected https://github.com/OWNER/NAME")
+    return address, settings.get("branch", "main")
+
+
+def head(path, place):
+    """The cells that every lesson begins with: the badge that opens it in Colab, and the cell to run first.
+
+    The first cell is not run by the build and by nbval: it installs, and says what machine it is on.
+
+    Args:
+        path (path): the lesson's source.
+        place: what `repository` gave.
+    """
+    import nbformat
+
+    if place is None:
+        return []
+    address, branch = place
+    lesson = path.parent.name
+    page = f"{address.removeprefix('https://')}/blob/{branch}/course/{lesson}/{path.stem}.ipynb"
+    made = {
+        "badge": nbformat.v4.new_markdown_cell(BADGE.format(page=page.replace("github.com", "github", 1))),
+        "start": nbformat.v4.new_code_cell(
+            START.format(archive=f"{address}/archive/{branch}.zip", lesson=lesson),
+            metadata={"tags": ["skip-execution", "nbval-skip"]},
+        ),
+    }
+    for name, cell in made.items():
+        cell.id = name
+    return list(made.values())
+
+
 def execute(notebook, folder):
     """Run the notebook in its folder; a cell that fails stops the build with its error."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
     notebook = copy.deepcopy(notebook)
-    environment = {**os.environ, "COURSEKIT_QUIET": "1"}
+    environment = {**os.environ, "COURSEKIT_QUIET": "1", "COURSEKIT_CHECKPOINTS": "0"}
     client = NotebookClient(
         notebook,
         timeout=1800,
@@ -145,7 +213,14 @@ def _unchanged(solution, notebook):
         return None
     if not all(cell.get("execution_count") for cell in old.cells if needs_run(cell)):
         return None
+    # The head is made anew: another address of the repository is no reason to train every detector again.
+    old.cells = notebook.cells[: _heads(notebook)] + old.cells[_heads(old) :]
     return old if _text(_without_outputs(old)) == _text(_without_outputs(notebook)) else None
+
+
+def _heads(notebook):
+    """How many cells the head has."""
+    return sum(cell.id in ("badge", "start") for cell in notebook.cells[:2])
 
 
 def needs_run(cell):

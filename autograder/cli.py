@@ -1,4 +1,4 @@
-"""`autograder build | judge | collect | grade | export | experiment | doctor`: what an instructor types."""
+"""`autograder build | judge | collect | grade | export | experiment | curves | doctor`: what an instructor types."""
 
 import argparse
 import contextlib
@@ -15,7 +15,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 def main(arguments=None):
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     commands = {"build": (_build_options, _build), "judge": (_judge_options, _judge), "grade": (_grade_options, _grade),
-                "experiment": (_experiment_options, _experiment), "doctor": (_doctor_options, _doctor),
+                "experiment": (_experiment_options, _experiment), "curves": (_curves_options, _curves),
+                "doctor": (_doctor_options, _doctor),
                 "collect": (_collect_options, _collect), "export": (_export_options, _export)}
     overview = argparse.ArgumentParser(prog="autograder", description=__doc__)
     overview.add_argument("command", choices=commands, help="`autograder COMMAND --help` tells more")
@@ -104,6 +105,18 @@ def _experiment_options(parser):
     parser.add_argument("lesson", metavar="LESSON", help="such as 05_ssd")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
     parser.add_argument("--forms", nargs="+", metavar="FORM", help="only these; all unless given")
+
+
+def _curves_options(parser):
+    """Train a lesson's solutions; their losses go to coursekit/curves/NN_topic.json, for students to compare with."""
+    parser.add_argument("lesson", metavar="LESSON", help="such as 05_ssd")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
+
+
+def _curves(options, _):
+    from .curves import main
+
+    return main(options)
 
 
 def _doctor_options(parser):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .lessons import ROOT, LessonError
 
+BADGE = "badge"  # the id of the cell by which a lesson is opened in Colab
 HEADER = "# The text cells of a lesson. `autograder build --language` keeps this file in step with the lesson."
 
 
@@ -27,6 +28,9 @@ def build_lesson(path, language, *, check=False, root=ROOT):
     cells = {number: cell for number, cell in enumerate(notebook.cells, 1) if _is_text(cell)}
     catalog = _catalog(file, language, [cell.source for cell in cells.values()])
     missing, outdated = [], []
+    for cell in notebook.cells:
+        if cell.get("id") == BADGE:
+            cell.source = cell.source.replace(f"/course/{path.parent.name}/", f"/course-{language}/{path.parent.name}/")
     for number, cell in cells.items():
         message = catalog[cell.source]
         where = f"cell {number}, {cell.source.strip().splitlines()[0][:60]!r}"
@@ -47,7 +51,7 @@ def build_lesson(path, language, *, check=False, root=ROOT):
 
 
 def _is_text(cell):
-    return cell.cell_type == "markdown" and "nbgrader" not in cell.metadata and bool(cell.source.strip())
+    return cell.cell_type == "markdown" and cell.get("id") != BADGE and "nbgrader" not in cell.metadata and bool(cell.source.strip())
 
 
 def _known(language):

@@ -1,4 +1,8 @@
-"""`coursekit doctor`: what is installed, which device, does a training step run, and what to do if not."""
+"""The `coursekit` command.
+
+`coursekit doctor`: what is installed, which device, does a training step run, and what to do if not.
+`coursekit check-in NOTEBOOK`: what a grader would stumble over (see `coursekit.checkin`).
+"""
 
 import argparse
 import importlib
@@ -11,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-MODULES = {"pillow": "PIL.Image", "pycocotools": "pycocotools.mask"}  # where the name to import is another
+MODULES = {"pillow": "PIL.Image", "pycocotools": "pycocotools.mask", "scikit-image": "skimage"}  # where the name to import is another
 ROOM_NEEDED = 2  # GB free where downloads go: the largest set with its archive
 EXTRAS = {"notebooks": "open the lessons", "instructor": "build and grade", "dev": "run the tests"}
 
@@ -29,13 +33,25 @@ class Finding:
 
 
 def main(arguments=None):
-    """The `coursekit` command. Returns the exit code: 0 if all is right, 1 if something is wrong."""
-    parser = argparse.ArgumentParser(prog="coursekit", description=__doc__)
-    parser.add_argument(
-        "command", choices=["doctor"], help="look at this machine: nothing is changed or downloaded"
+    """The `coursekit` command. Returns the exit code: 0 if all is right, 1 if something is wrong, 2 if it cannot look."""
+    parser = argparse.ArgumentParser(prog="coursekit", description="Looks at your machine, or at a notebook to be handed in.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("doctor", help="look at this machine: nothing is changed or downloaded")
+    check = commands.add_parser(
+        "check-in",
+        help="say what a grader would stumble over, and write a repaired copy beside the notebook",
     )
-    parser.parse_args(arguments)
-    return doctor()
+    check.add_argument("notebook", help="the file that you are going to hand in")
+    check.add_argument("--lesson", help="the lesson it is for, such as 01_boxes; by its name or folder unless given")
+    check.add_argument("--released", help="the notebook as it was released, or a folder of NN_topic/topic.ipynb")
+    check.add_argument("--in-place", action="store_true", help="repair the notebook itself instead of a copy")
+    check.add_argument("--json", action="store_true", help="one JSON object instead of lines")
+    options = parser.parse_args(arguments)
+    if options.command == "doctor":
+        return doctor()
+    from coursekit import checkin
+
+    return checkin.main(options)
 
 
 def doctor():

@@ -391,12 +391,15 @@ def show_loss(history, ax=None):
     """Draws each loss of a training run over its steps: the values pale, their running mean strong.
 
     Args:
-        history (coursekit.training.History): or anything with `steps` (list) and `losses` (dict of lists).
+        history (coursekit.training.History): or anything with `steps` (list) and `losses` (dict of lists). Where
+            its `expected` losses are known, their band is drawn behind each curve.
     """
     ax = axes_or_new(ax, 5.0, 3.2)
     losses = {name: values for name, values in history.losses.items() if len(values)}
     if len(losses) > 1:
         losses = {"sum": [sum(parts) for parts in zip(*losses.values())]} | losses
+    band = getattr(history, "expected", None)
+    band = band if band and band.fits(history) else None
     for index, (name, values) in enumerate(losses.items()):
         look = role_style(index)
         steps = list(history.steps)[-len(values) :]
@@ -404,11 +407,18 @@ def show_loss(history, ax=None):
         ax.plot(
             steps, running_mean(values), color=look.color, linestyle=look.style, linewidth=1.8, label=name
         )
+        if band and name in band.low:
+            label = "expected" if name == list(losses)[-1] else None
+            ax.fill_between(band.at, band.low[name], band.high[name], color=look.color, alpha=0.15, linewidth=0, label=label)
     if losses:
         ax.legend(frameon=False)
         # the first steps are often many times higher than all that is worth seeing
         settled = sorted(v for values in losses.values() for v in values if math.isfinite(v))
-        ax.set_ylim(0, 1.3 * settled[int(0.95 * (len(settled) - 1))] if settled else None)
+        top = 1.3 * settled[int(0.95 * (len(settled) - 1))] if settled else None
+        if band and top:
+            top = max(top, 1.1 * band.between("sum", 0.1 * band.settings["steps"])[1])
+            ax.set_xlim(0, band.settings["steps"])
+        ax.set_ylim(0, top)
     ax.set(xlabel="step", ylabel="loss")
     ax.grid(alpha=0.3)
 

@@ -6,7 +6,7 @@
 `loss(model, images, targets)` gives a dict of scalars, which are summed: {"class": ..., "box": ...}.
 
 What is shown: a progress bar where someone watches (see `coursekit.progress`), and in notebooks a loss curve
-that grows.
+that grows, before the band in which the solution's own runs lie (see `coursekit.expected`).
 """
 
 import contextlib
@@ -15,20 +15,24 @@ import json
 import math
 import os
 import signal
+import textwrap
 import threading
 import time
+import traceback
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
+from coursekit.code import changed, code_digest
 from coursekit.progress import audience, progress_bar
 
 FORMAT = "coursekit.training 1"
 WARM_UP = 0.1  # share of the steps in which the rate rises
 LOOK_EVERY = 20  # steps between looks at the losses on a GPU: each look makes the GPU wait for Python
 DRAW_EVERY = 5.0  # seconds between drawings of the live curve
+FREE_MEMORY = "restart this kernel, and shut down other notebooks that hold the device's memory"
 
 
 @dataclass
@@ -40,14 +44,18 @@ class History:
         losses (dict of lists of float): by name, one value a step.
         seconds (float): of training, resumed runs included.
         batch_size (int): images a step.
-        complete (bool): whether all steps that were asked for are done.
+        wanted (int): the steps that were asked for.
+        complete (bool): whether all of them are done.
+        expected (coursekit.expected.Expected or None): the band in which the losses should lie.
     """
 
     steps: list = field(default_factory=list)
     losses: dict = field(default_factory=dict)
     seconds: float = 0.0
     batch_size: int = 0
+    wanted: int = 0
     complete: bool = False
+    expected: object = None
 
     @property
     def images_per_second(self):
@@ -60,10 +68,14 @@ class History:
         return [sum(parts) for parts in zip(*self.losses.values())]
 
     def plot(self, ax=None):
-        """Draws the losses over the steps."""
+        """Draws the losses over the steps, before the band that is expected, if there is one."""
         from coursekit.plot import show_loss
 
         show_loss(self, ax)
+
+    def is_normal(self):
+        """Is this loss normal? The answer in words; "" where nothing is known of what to expect."""
+        return self.expected.verdict(self) if self.expected and self.steps else ""
 
     def __repr__(self):
         if not self.steps:
@@ -83,7 +95,7 @@ class TrainingError(RuntimeError):
 
 def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay=0.01, clip=10.0, flip=True,
         seed=0, device=None, bf16=None, slower=None, checkpoint=None, save_every=60.0,
-        progress=True):  # fmt: skip
+        expected=None, progress=True):  # fmt: skip
     """Trains a model by AdamW at a learning rate that rises over a tenth of the steps, then falls.
 
     The batches depend on `seed` and the step alone, and random numbers drawn from torch inside of the loss
@@ -110,39 +122,52 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
         slower (dict, optional): part of the rate for some weights by the beginning of their name:
             `{"backbone": 0.1}`.
         checkpoint (path, optional): a `.safetensors` file, written every `save_every` seconds and at the end;
-            if it is there already, the run goes on from it.
+            if it is there already, the run goes on from it. If model or loss have become other code since, it
+            is put aside and the training begins anew. With COURSEKIT_CHECKPOINTS=0 in the environment none is
+            read or written: what executes a lesson to compare its outputs wants them the same each time.
         save_every (float): seconds.
+        expected (str, optional): lesson and training, such as "05_ssd scenes": the losses are held beside those
+            of the solution's own runs.
         progress (bool): show a bar, in a notebook with a curve, where someone watches.
 
     Returns:
         History: of all steps, those before a resume included.
 
     Raises:
-        TrainingError: if a loss or gradient is infinite or no number, or the GPU's memory is out. The last
-            checkpoint stays as it is.
+        TrainingError: if a loss or gradient is infinite or no number, or memory is out. The last checkpoint
+            stays as it is.
         ValueError: if the checkpoint belongs to another run, or `loss` returns something else than named
             scalars.
+        LookupError: if nothing is known of the `expected` training.
     """
     if os.environ.get("NBGRADER_EXECUTION") == "autograde":
         print("training is skipped while grading")
         return History(batch_size=batch_size)
+    if os.environ.get("COURSEKIT_CHECKPOINTS") == "0":
+        checkpoint = None
     if steps < 1 or batch_size < 1 or not len(data):
         raise ValueError(f"{steps} steps of {batch_size} out of {len(data)} images: each must be at least 1")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     device = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0", as tensors there say
-    data = data if data.device == device else data.to(device)
     batch_size = min(batch_size, len(data))
     layout = memory_format(model, device)
-    model.to(device, memory_format=layout).train()
+    band = load_expected(expected) if expected else None
+    try:
+        data = data if data.device == device else data.to(device)
+        model.to(device, memory_format=layout).train()
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise TrainingError(f"{device} has no memory left for the data and the model: {FREE_MEMORY}") from error
+        raise
     optimizer, shares = make_optimizer(model, peak_rate, weight_decay, slower or {})
     run = Run(
-        model, optimizer, History(batch_size=batch_size), checkpoint and Path(os.fspath(checkpoint)),
+        model, optimizer, History(batch_size=batch_size, wanted=steps, expected=band), checkpoint and Path(os.fspath(checkpoint)),
         settings={
             "steps": steps, "batch_size": batch_size, "peak_rate": peak_rate, "weight_decay": weight_decay,
             "clip": clip, "flip": flip, "seed": seed, "slower": slower or {}, "images": len(data),
             "image size": list(data.images.shape[2:]), "boxes": sum(len(t["labels"]) for t in data.targets),
         },
-        bf16=bf16_pays(device) if bf16 is None else bool(bf16),
+        bf16=bf16_pays(device) if bf16 is None else bool(bf16), code=code_digest(loss, model),
     )  # fmt: skip
     run.resume()
     history = run.history
@@ -191,10 +216,16 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
     except KeyboardInterrupt:
         # the second one, or one outside of the main thread: the step at hand is half done
         run.tell_interrupted("at once; the weights are in the middle of a step")
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-            raise TrainingError(out_of_memory(batch_size, device)) from error
-        raise
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        images = targets = parts = values = None  # what the next try needs must not lie here
+        pending.clear()
+        traceback.clear_frames(error.__traceback__)
+        optimizer.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise TrainingError(out_of_memory(batch_size, device, run.checkpoint)) from error
     else:
         run.look(pending, data)
         history.complete = len(history.steps) == steps
@@ -205,15 +236,17 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
     finally:
         watch.close()
         model.eval()
+    if watch.bar is not None and band:
+        print(history.is_normal())
     return history
 
 
 class Run:
     """The state of a training run, and its file."""
 
-    def __init__(self, model, optimizer, history, checkpoint, settings, bf16):
+    def __init__(self, model, optimizer, history, checkpoint, settings, bf16, code):
         self.model, self.optimizer, self.history = model, optimizer, history
-        self.checkpoint, self.settings, self.bf16 = checkpoint, settings, bf16
+        self.checkpoint, self.settings, self.bf16, self.code = checkpoint, settings, bf16, code
 
     def look(self, pending, data):
         """Moves losses from the device into the history; raises where one is no number."""
@@ -257,7 +290,7 @@ class Run:
 
     def tell_interrupted(self, how):
         done, steps = len(self.history.steps), self.settings["steps"]
-        kept = "nothing is saved, as no checkpoint was named"
+        kept = 'nothing is saved: fit(..., checkpoint="run.safetensors") could go on another time'
         if self.checkpoint:
             kept = (
                 f"run this again to go on from {self.checkpoint}"
@@ -280,7 +313,7 @@ class Run:
         tensors = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
         plain = {
             "step": len(self.history.steps), "seconds": self.history.seconds,
-            "losses": list(self.history.losses), "bf16": self.bf16, "settings": self.settings,
+            "losses": list(self.history.losses), "bf16": self.bf16, "settings": self.settings, "code": self.code,
         }  # fmt: skip
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         part = self.checkpoint.with_name(self.checkpoint.name + ".part")
@@ -302,6 +335,11 @@ class Run:
                 f"{self.checkpoint} comes from another run: {'; '.join(differing)}. "
                 "Delete it, or name another checkpoint, to train anew"
             )
+        if changed(plain.get("code"), self.code):
+            aside = self.checkpoint.with_name(f"{self.checkpoint.stem}.before{self.checkpoint.suffix}")
+            os.replace(self.checkpoint, aside)
+            print(f"the model or the loss has changed since {self.checkpoint}: training anew (the old one is {aside.name})")
+            return
         load_model_state(self.model, tensors["model"], self.checkpoint)
         state = self.optimizer.state_dict()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -578,17 +616,18 @@ class Watch:
         self.bar.set_postfix_str(f"loss {mean:.3f}, {speed}", refresh=False)
         self.bar.update(self.history.steps[-1] - self.bar.n)
         if self.curve and time.perf_counter() - self.drawn > DRAW_EVERY:
-            self.draw()
+            self.draw(self.history.is_normal())
 
-    def draw(self):
-        """Draws the curve, over the one before."""
+    def draw(self, verdict=""):
+        """Draws the curve, over the one before, and what there is to say of it so far."""
         import matplotlib.pyplot as plt
         from IPython.display import display
 
         from coursekit.plot import show_loss
 
-        canvas, ax = plt.subplots(figsize=(5, 2.6), dpi=80, layout="constrained")
+        canvas, ax = plt.subplots(figsize=(6, 3.2), dpi=80, layout="constrained")
         show_loss(self.history, ax)
+        ax.set_title("\n".join(textwrap.wrap(verdict, 82)), fontsize=8, loc="left")
         plt.close(canvas)
         if self.figure is None:
             self.figure = display(canvas, display_id=True)
@@ -598,14 +637,29 @@ class Watch:
 
     def close(self):
         if self.figure is not None:
-            self.draw()
+            self.draw()  # the verdict comes below, as text
         if self.bar is not None:
             self.bar.close()
 
 
-def out_of_memory(batch_size, device):
+def is_out_of_memory(error):
+    """Whether an error says that memory is out: torch's allocators each have words of their own."""
+    words = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED", "bad_alloc")
+    memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return memory or any(word in str(error) for word in words)
+
+
+def out_of_memory(batch_size, device, checkpoint=None):
     """What to say when memory is out."""
     what = f"out of memory on {device} with {batch_size} images a batch: "
     if batch_size == 1:
-        return what + "try smaller images or a smaller backbone"
-    return what + f"try batch_size={batch_size // 2}; restart the kernel if other models still lie in memory"
+        return f"{what}try smaller images or a smaller backbone; {FREE_MEMORY}"
+    other = f", with another checkpoint than {checkpoint}" if checkpoint and checkpoint.exists() else ""
+    return f"{what}try batch_size={batch_size // 2}{other}; if that is no help, {FREE_MEMORY}"
+
+
+def load_expected(name):
+    """The band of a training, by its name."""
+    from coursekit.expected import load
+
+    return load(name)

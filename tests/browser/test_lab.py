@@ -15,6 +15,7 @@ import pytest
 
 from autograder.lessons import ROOT, all_exercises
 from autograder.mistakes import MISTAKES
+from coursekit.checkin import check_in
 
 pytestmark = pytest.mark.browser
 
@@ -191,3 +192,42 @@ def test_every_cell_of_the_first_lesson_runs_with_right_answers(notebook):
         )
         time.sleep(0.5)
         picture(notebook.browser, f"page{number}")
+
+
+def test_what_jupyterlab_does_to_cells_is_repaired_by_check_in(notebook, lab, tmp_path):
+    """A duplicated and a split cell have a second copy of their metadata: stock nbgrader would grade neither hand-in."""
+    for name, exercise in all_exercises().items():
+        if exercise.lesson == "01_boxes":
+            notebook.set_source(name, exercise.reference)
+    script = """
+    const [answer, check, question, done] = arguments, app = window.jupyterapp;
+    const content = app.shell.currentWidget.content, run = name => app.commands.execute('notebook:' + name);
+    const select = index => { content.deselectAll(); content.activeCellIndex = index; };
+    (async () => {
+        select(question);
+        content.activeCell.model.sharedModel.setSource('First half.\\n\\nSecond half.');
+        await content.scrollToItem(question, 'center');
+        await content.activeCell.ready;
+        content.activeCell.rendered = false;
+        await run('enter-edit-mode');
+        content.activeCell.editor.setCursorPosition({line: 2, column: 0});
+        await run('split-cell-at-cursor');
+        for (const index of [check, answer]) { select(index); await run('duplicate-below'); }
+        await app.shell.currentWidget.context.save();
+        done('');
+    })().catch(error => done(String(error)));
+    """
+    places = [notebook.index(name) for name in ("box_area", "test_box_iou", "when_to_flip")]
+    assert notebook.browser.execute_async_script(script, *places) == ""
+    picture(notebook.browser, "pasted")
+    with urllib.request.urlopen(f"{lab}/api/contents/{LESSON}?token=secret&content=1") as answer:
+        saved = json.loads(answer.read())["content"]
+    path = tmp_path / "boxes.ipynb"
+    path.write_text(json.dumps(saved), "utf-8")
+    report = check_in(path)
+    told = "\n".join(map(str, report.findings))
+    assert report.wrong == 1 and "more than once in it: 3 cells, " in told, told
+    path.write_text(report.repaired, "utf-8")
+    again = check_in(path)
+    assert (again.wrong, again.repaired) == (0, None), again.findings
+    assert "First half." in report.repaired and "Second half." in report.repaired

@@ -1,8 +1,11 @@
 """coursekit.training: runs that learn, stop, go on and fail as promised."""
 
+import gc
 import io
+import re
 import signal
 import sys
+import weakref
 
 import pytest
 import torch
@@ -63,6 +66,23 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
+def calling(model, do):
+    """The model, which does something each time before it runs: the number of the run is given."""
+    runs = []
+
+    def hook(*_):
+        runs.append(1)
+        do(len(runs))
+
+    model.register_forward_pre_hook(hook)
+    return model
+
+
+def interrupting(model, at):
+    """The model, whose run number `at` somebody interrupts."""
+    return calling(model, lambda number: number == at and signal.raise_signal(signal.SIGINT))
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     threads = torch.get_num_threads()
@@ -111,16 +131,8 @@ def test_an_interrupted_run_that_goes_on_equals_one_that_was_not_bit_for_bit(bf1
     whole, data = make_model(), make_data()
     expected = fit(whole, loss, data, steps=9, batch_size=8, bf16=bf16)
 
-    calls = []
-
-    def interrupted(model, images, targets):
-        calls.append(1)
-        if len(calls) == 4:  # in the middle of the second pass over the data
-            signal.raise_signal(signal.SIGINT)
-        return loss(model, images, targets)
-
-    model = make_model()
-    history = fit(model, interrupted, data, steps=9, batch_size=8, bf16=bf16, checkpoint=path)
+    model = interrupting(make_model(), at=4)  # in the middle of the second pass over the data
+    history = fit(model, loss, data, steps=9, batch_size=8, bf16=bf16, checkpoint=path)
     assert history.steps == [1, 2, 3, 4] and not history.complete
     assert (
         f"interrupted after the step at hand, 4 of 9 steps done; run this again to go on from {path}"
@@ -157,21 +169,12 @@ def test_a_second_interrupt_acts_at_once_and_the_checkpoint_stays(tmp_path, caps
 
 def test_a_run_goes_on_in_the_precision_it_began_with(tmp_path, monkeypatch):
     """A session may come back on another machine; the weights must not change their precision half-way."""
-    path, model = tmp_path / "run.safetensors", make_model()
-
-    def interrupted(model, images, targets):
-        signal.raise_signal(signal.SIGINT)
-        return loss(model, images, targets)
-
-    fit(model, interrupted, make_data(), steps=3, batch_size=8, bf16=True, checkpoint=path)
+    path, model = tmp_path / "run.safetensors", interrupting(make_model(), at=1)
+    fit(model, loss, make_data(), steps=3, batch_size=8, bf16=True, checkpoint=path)
     monkeypatch.setattr(training, "bf16_pays", lambda device: False)
     seen = []
-
-    def watching(model, images, targets):
-        seen.append(torch.is_autocast_enabled("cpu"))
-        return loss(model, images, targets)
-
-    fit(model, watching, make_data(), steps=3, batch_size=8, checkpoint=path)
+    model = calling(make_model(), lambda _: seen.append(torch.is_autocast_enabled("cpu")))
+    fit(model, loss, make_data(), steps=3, batch_size=8, checkpoint=path)
     assert seen == [True, True]
 
 
@@ -207,8 +210,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
     import safetensors.torch
 
     path = tmp_path / "run.safetensors"
-    fit(make_model(), lambda m, i, t: signal.raise_signal(signal.SIGINT) or loss(m, i, t), make_data(),
-        steps=3, batch_size=8, checkpoint=path)  # fmt: skip
+    fit(interrupting(make_model(), at=1), loss, make_data(), steps=3, batch_size=8, checkpoint=path)
 
     def full(tensors, part, metadata):
         part.write_bytes(b"half of")
@@ -220,13 +222,19 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(tmp_path, monkey
     assert training.read_checkpoint(path)[1]["step"] == 1
 
 
+def test_what_compares_outputs_can_do_without_checkpoints(tmp_path, monkeypatch, capsys):
+    """The build and nbval: a run must not depend on what the one before left."""
+    monkeypatch.setenv("COURSEKIT_CHECKPOINTS", "0")
+    for _ in range(2):
+        fit(make_model(), loss, make_data(), steps=2, batch_size=8, checkpoint=tmp_path / "run.safetensors")
+    assert list(tmp_path.iterdir()) == [] and capsys.readouterr().out == ""
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path, capsys):
     path, model = tmp_path / "run.safetensors", make_model()
     first = fit(model, loss, make_data(), steps=3, batch_size=8, checkpoint=path)
-    again = make_model()
-    history = fit(
-        again, lambda *_: pytest.fail("trained"), make_data(), steps=3, batch_size=8, checkpoint=path
-    )
+    again = calling(make_model(), lambda _: pytest.fail("trained"))
+    history = fit(again, loss, make_data(), steps=3, batch_size=8, checkpoint=path)
     assert "nothing left to do" in capsys.readouterr().out
     assert history.losses == first.losses and history.complete and history.seconds == first.seconds
     assert same(weights(again), weights(model))
@@ -330,12 +338,102 @@ def test_a_failing_run_counts_the_boxes_without_area():
         )
 
 
-def test_out_of_memory_says_which_batch_size_to_try():
-    def failing(model, images, targets):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes."),  # on Windows
+    MemoryError(),
+    None,  # what the CPU's allocator really says
+]
 
-    with pytest.raises(TrainingError, match="with 8 images a batch: try batch_size=4"):
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:12] or "MemoryError")
+def test_out_of_memory_says_which_batch_size_to_try(error):
+    def failing(model, images, targets):
+        if error is None:
+            torch.empty(2**55)
+        raise error
+
+    with pytest.raises(TrainingError, match="with 8 images a batch: try batch_size=4;"):
         fit(make_model(), failing, make_data(), steps=5, batch_size=8)
+    with pytest.raises(TrainingError, match="with 1 images a batch: try smaller images or a smaller backbone"):
+        fit(make_model(), failing, make_data(), steps=5, batch_size=1)
+
+
+def test_out_of_memory_leaves_the_checkpoint_and_names_it_as_it_fits_no_other_batch_size(tmp_path):
+    path = tmp_path / "run.safetensors"
+    model = calling(make_model(), lambda number: number == 3 and torch.empty(2**55))
+    with pytest.raises(TrainingError, match="batch_size=4, with another checkpoint than .*run.safetensors"):
+        fit(model, loss, make_data(), steps=5, batch_size=8, checkpoint=path, save_every=0.0)
+    assert training.read_checkpoint(path)[1]["step"] == 2
+
+
+def test_after_out_of_memory_nothing_of_the_step_is_held():
+    held = []
+
+    def failing(model, images, targets):
+        maps = model(images)
+        held.extend([weakref.ref(images), weakref.ref(maps)])
+        torch.empty(2**55)
+
+    with pytest.raises(TrainingError) as caught:
+        fit(make_model(), failing, make_data(), steps=5, batch_size=8)
+    assert "out of memory" in str(caught.value)  # a notebook holds the error, as we do here
+    gc.collect()
+    assert [reference() for reference in held] == [None, None]
+
+
+def test_no_memory_for_the_model_itself_is_told_too(monkeypatch):
+    def failing(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = make_model()
+    monkeypatch.setattr(model, "to", failing)
+    with pytest.raises(TrainingError, match="cpu has no memory left for the data and the model: restart"):
+        fit(model, loss, make_data(), steps=5, batch_size=8)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_out_of_memory_is_told_and_the_next_try_has_it_again():
+    def greedy(model, images, targets):
+        maps = model(images)
+        rest = torch.cuda.mem_get_info()[1]
+        return {"x": maps.mean() * torch.ones(rest, device=maps.device, dtype=torch.uint8)[0]}
+
+    before = torch.cuda.memory_allocated()
+    with pytest.raises(TrainingError, match="out of memory on cuda:0 with 8 images a batch: try batch_size=4"):
+        fit(make_model(), greedy, make_data(), steps=5, batch_size=8)
+    gc.collect()
+    assert torch.cuda.memory_allocated() - before < 10 * 2**20
+
+
+# A checkpoint of other code
+
+
+def weighted(weight):
+    """As a student writes it: the loss calls a function of theirs."""
+    scope = {"__name__": "__main__", "loss": loss, "torch": torch}
+    exec(
+        f"ALPHA = {weight}\ndef part(values):\n    return ALPHA * values\n"
+        "def mine(model, images, targets):\n"
+        "    return {name: part(value) for name, value in loss(model, images, targets).items()}",
+        scope,
+    )
+    return scope["mine"]
+
+
+def test_a_checkpoint_of_another_loss_is_put_aside_and_the_training_begins_anew(tmp_path, capsys):
+    path = tmp_path / "run.safetensors"
+    wrong = fit(make_model(), weighted(1.0), make_data(), steps=3, batch_size=8, checkpoint=path)
+    same_again = fit(make_model(), weighted(1.0), make_data(), steps=3, batch_size=8, checkpoint=path)
+    assert "nothing left to do" in capsys.readouterr().out and same_again.losses == wrong.losses
+    right = fit(make_model(), weighted(2.0), make_data(), steps=3, batch_size=8, checkpoint=path)
+    shown = capsys.readouterr().out
+    assert f"the model or the loss has changed since {path}: training anew (the old one is run.before" in shown
+    assert right.losses["place"][0] == pytest.approx(2 * wrong.losses["place"][0])
+    assert (tmp_path / "run.before.safetensors").exists()
+    assert training.read_checkpoint(path)[1]["step"] == 3
 
 
 def test_other_errors_of_a_loss_come_through_as_they_are():
@@ -509,6 +607,7 @@ def test_a_terminal_sees_a_bar_with_loss_and_speed(monkeypatch):
     fit(make_model(), loss, make_data(), steps=5, batch_size=8)
     shown = sys.stderr.getvalue()
     assert "5/5" in shown and "loss 0." in shown and "images/s" in shown
+    assert re.search(r"\[\d\d:\d\d<\d\d:\d\d", shown), "time gone and time left"
 
 
 @pytest.mark.parametrize("how", ["a program", "COURSEKIT_QUIET=1", "progress=False"])

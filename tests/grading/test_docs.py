@@ -20,12 +20,12 @@ from .warm import programs
 
 DOCS = "autograder/docs"
 # In the order in which they are typed: as the index leads, README and CONTRIBUTING where they fit.
-PAGES = ["autograder/README.md", *(f"{DOCS}/{name}.md" for name in ("start", "collect")), "README.md",
+PAGES = ["autograder/README.md", f"{DOCS}/start.md", "docs/labs.md", f"{DOCS}/collect.md", "README.md",
          *(f"{DOCS}/{name}.md" for name in ("grade", "marks", "feedback", "export", "regrade", "gradescope", "cluster", "language", "plan")),
          "CONTRIBUTING.md", f"{DOCS}/lessons.md"]  # fmt: skip
 # Blocks that cannot be typed here. Another one is a change of this table, so that nobody hides a command in one.
 NOT_RUN = {"README.md": 1, "CONTRIBUTING.md": 2, f"{DOCS}/start.md": 1, f"{DOCS}/marks.md": 1, f"{DOCS}/gradescope.md": 2,
-           f"{DOCS}/cluster.md": 1, f"{DOCS}/lessons.md": 1}  # fmt: skip
+           "docs/labs.md": 1, f"{DOCS}/cluster.md": 1, f"{DOCS}/lessons.md": 1}  # fmt: skip
 PROGRAMS = "autograder|nbgrader|coursekit|python3?|pip|jupyter|make|git|conda|dask|docker"
 ANSWER = "def box_iou(boxes1, boxes2):\n    return torch.zeros(len(boxes1), len(boxes2))\n"
 
@@ -59,7 +59,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_blocks_are_typed_or_say_why_not(page):
     kinds = [info for info, _ in blocks(page)]
-    assert all(re.fullmatch(r"sh|sh in home|sh not-run: \w.{10,}|python append to \S+|text", info) for info in kinds), kinds
+    assert all(re.fullmatch(r"sh|sh in home|sh not-run: \w.{10,}|python append to \S+|python|toml|text", info) for info in kinds), kinds
     assert sum("not-run" in info for info in kinds) == NOT_RUN.get(page, 0)
     hidden = [body for info, body in blocks(page) if not info.startswith("sh") and re.search(rf"(?m)^\s*({PROGRAMS}) ", body)]
     assert not hidden, "a command in a block that is not typed"
@@ -85,7 +85,8 @@ def small_course(root):
     """A checkout with one lesson: setup, text, two exercises and the questions of 01_boxes."""
     for name in ("autograder", "coursekit", "tests/exercises"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "test_*.py"))
-    for name in ("pyproject.toml", "tests/__init__.py", *(f"tests/exercises/test_{name}.py" for name in ("answers", "mistakes", "sandboxed"))):
+    shutil.copytree(ROOT / "docs", root / "docs")
+    for name in ("pyproject.toml", "environment.yml", "Makefile", "README.md", "tests/__init__.py", *(f"tests/exercises/test_{name}.py" for name in ("answers", "mistakes", "sandboxed"))):
         shutil.copy(ROOT / name, root / name)
     cells = re.split(r"(?m)^(?=# %%)", (ROOT / "solutions/01_boxes/boxes.py").read_text(encoding="utf-8"))
     wanted = re.compile(r'# %% (\[markdown\]|setup=|written=|(exercise|check)="box_(area|iou)")')
@@ -136,6 +137,9 @@ def walked(isolated, tmp_path_factory):
                     with open(root / info.split()[-1], "a", encoding="utf-8") as file:
                         file.write(text)
                 elif info in ("sh", "sh in home"):
+                    if page == "docs/labs.md":  # a fork, committed
+                        git = "git init -q && git add -A && git -c user.name=A -c user.email=a@b.c commit -qm fork"
+                        subprocess.run(git, shell=True, cwd=root, check=True)
                     if page.endswith("collect.md") and number == 0:
                         what_the_reader_has(root, make_class.Lesson(root / "solutions/01_boxes/boxes.py"))
                     done = subprocess.run(
@@ -145,6 +149,13 @@ def walked(isolated, tmp_path_factory):
                     assert done.returncode == 0, f"{page}:\n{text}\n{done.stdout[-3000:]}"
                     printed[page, number] = done.stdout
     return root, printed
+
+
+@pytest.mark.slow
+def test_students_folder_has_no_solutions(walked):
+    root, _ = walked
+    assert (root.parent / "students/course/01_boxes/boxes.ipynb").exists()
+    assert not list((root.parent / "students").rglob("solutions")) and not list((root.parent / "students").rglob("autograder"))
 
 
 def of_page(printed, name):

@@ -21,6 +21,7 @@ def course(tmp_path):
     """A course of lesson 01, of which two texts and a question are in German."""
     (tmp_path / "solutions/01_boxes").mkdir(parents=True)
     shutil.copy(ROOT / "solutions/01_boxes/boxes.py", tmp_path / "solutions/01_boxes")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     assert build(language="de", root=tmp_path) == 0
     texts = {"# 1 · Boxes": FIRST, "## What we are going to build": SECOND, "### Question: `why_iou`": QUESTION}
 
@@ -52,7 +53,8 @@ def cells(course, language="de"):
 
 def test_nothing_but_the_translated_texts_is_another(course):
     original, german = cells(course, None), cells(course)
-    other = [(old, new) for old, new in zip(original, german, strict=True) if old != new]
+    badge, *other = [(old, new) for old, new in zip(original, german, strict=True) if old != new]
+    assert badge[1].id == "badge" and badge[1].source == badge[0].source.replace("/course/", "/course-de/")
     assert [new.source for _, new in other] == [FIRST, SECOND, QUESTION]
     for old, new in other:
         assert {**old, "source": ""} == {**new, "source": ""} and "nbgrader" not in new.metadata
@@ -61,7 +63,7 @@ def test_nothing_but_the_translated_texts_is_another(course):
 def test_written_answers_and_code_are_no_messages(course):
     text = (course / "solutions/01_boxes/boxes.de.po").read_text(encoding="utf-8")
     assert "def box_iou" not in text and text.count("msgid ") - 1 == sum(
-        cell.cell_type == "markdown" and "nbgrader" not in cell.metadata for cell in cells(course)
+        cell.cell_type == "markdown" and "nbgrader" not in cell.metadata for cell in cells(course)[1:]
     )
 
 
@@ -80,9 +82,9 @@ def test_text_that_changed_falls_back_and_is_told_until_a_person_has_looked(cour
     capsys.readouterr()
     assert build(language="de", root=course) == 0
     told = capsys.readouterr().out
-    assert "2 of 27 text cells" in told and "changed since it was translated: cell 3, '## What we are going to build'" in told
+    assert "2 of 27 text cells" in told and "changed since it was translated: cell 5, '## What we are going to build'" in told
     assert build(language="de", root=course, check=True) == 0
-    assert "On the left stands" in cells(course)[2].source and cells(course)[0].source == FIRST
+    assert "On the left stands" in cells(course)[4].source and cells(course)[2].source == FIRST
 
     def look(catalog):
         [message] = [message for message in catalog if message.id and message.fuzzy]
@@ -91,7 +93,7 @@ def test_text_that_changed_falls_back_and_is_told_until_a_person_has_looked(cour
 
     change(course, look)
     assert build(language="de", root=course) == 0
-    assert cells(course)[2].source == SECOND and "3 of 27 text cells" in capsys.readouterr().out
+    assert cells(course)[4].source == SECOND and "3 of 27 text cells" in capsys.readouterr().out
 
 
 def test_hand_in_in_another_language_is_graded_by_the_same_lesson(course):
