@@ -85,6 +85,10 @@ def small_course(root):
     """A checkout with one lesson: setup, text, two exercises and the questions of 01_boxes."""
     for name in ("autograder", "coursekit", "tests/exercises"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "test_*.py"))
+    for folder in ("autograder/mistakes", "tests/exercises/forms"):  # of other lessons
+        for path in (root / folder).glob("*.py"):
+            if path.name not in ("__init__.py", "boxes.py"):
+                path.unlink()
     shutil.copytree(ROOT / "docs", root / "docs")
     for name in ("pyproject.toml", "environment.yml", "Makefile", "README.md", "tests/__init__.py", *(f"tests/exercises/test_{name}.py" for name in ("answers", "mistakes", "sandboxed"))):
         shutil.copy(ROOT / name, root / name)
