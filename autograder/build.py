@@ -38,14 +38,17 @@ from coursekit.start import start
 start("{lesson}")"""
 
 
-def build(lessons=(), *, force=False, check=False, root=ROOT):
+def build(lessons=(), *, force=False, check=False, language=None, root=ROOT):
     """Build the named lessons (all unless given); the exit status.
 
     Args:
         lessons: folder names such as `01_boxes`.
         force (bool): execute notebooks whose source did not change too.
         check (bool): write nothing; print what is out of date and give 1 if anything is.
+        language (str, optional): such as "de": build nothing but the releases with text in this language.
     """
+    from . import language as other, plan
+
     paths = sources(root)
     names = [path.parent.name for path in paths]
     wrong = [lesson for lesson in lessons if lesson not in names]
@@ -57,10 +60,15 @@ def build(lessons=(), *, force=False, check=False, root=ROOT):
         if lessons and path.parent.name not in lessons:
             continue
         try:
-            stale += build_lesson(path, force=force, check=check, root=root)
+            if language is None:
+                stale += build_lesson(path, force=force, check=check, root=root)
+            else:
+                stale += other.build_lesson(path, language, check=check, root=root)
         except LessonError as error:
             print(f"autograder: {error}", file=sys.stderr)
             return 2
+    if language is None:
+        stale += plan.renew(check=check, root=root)
     for item in stale if check else ():
         print(f"out of date: {item}; run `autograder build`, then commit source and notebooks together")
     return 1 if check and stale else 0
@@ -86,14 +94,20 @@ def build_lesson(path, *, force=False, check=False, root=ROOT):
         Path(root) / "coursekit" / "released" / f"{lesson}.ipynb": given,
         prints: _prints_text(make_fingerprints(path)),
     }
-    stale = [file for file, text in wanted.items() if text is None or not file.exists() or file.read_text("utf-8") != text]
+    stale = write(wanted, check=check, root=root)
     if not check:
-        for file in stale:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            part = file.with_suffix(".part")
-            part.write_text(wanted[file], encoding="utf-8", newline="\n")
-            part.replace(file)
         print(f"{lesson}: {len(stale)} files changed, {time.monotonic() - started:.0f} s", flush=True)
+    return stale
+
+
+def write(wanted, *, check, root):
+    """Write each file whose text is another (with `check`, none); the names of these files below `root`."""
+    stale = [file for file, text in wanted.items() if text is None or not file.exists() or file.read_text("utf-8") != text]
+    for file in () if check else stale:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_suffix(".part")
+        part.write_text(wanted[file], encoding="utf-8", newline="\n")
+        part.replace(file)
     return [str(file.relative_to(root)) for file in stale]
 
 

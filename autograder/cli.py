@@ -33,6 +33,7 @@ def _build_options(parser):
     parser.add_argument("lessons", nargs="*", metavar="LESSON", help="such as 01_boxes; all unless given")
     parser.add_argument("--force", action="store_true", help="execute also lessons whose source did not change")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 and say what is out of date")
+    parser.add_argument("--language", metavar="CODE", help="such as de: only releases with text in this language, in course-de/")
 
 
 def _judge_options(parser):
@@ -183,7 +184,7 @@ def _cluster(options):
 def _build(options, _):
     from .build import build
 
-    return build(options.lessons, force=options.force, check=options.check)
+    return build(options.lessons, force=options.force, check=options.check, language=options.language)
 
 
 def _judge(options, parser):

@@ -298,7 +298,7 @@ def _column(header, places, lesson, name):
         found = [
             n
             for n in places
-            if re.search(rf"\b({lesson}|{lesson[3:]})\b", header[n].replace(" ", "_"), re.IGNORECASE)
+            if re.search(rf"\b({lesson}|{lesson[3:]}|{lesson[3:].replace('_', ' ')})\b", header[n], re.IGNORECASE)
         ]
         found = found or [n for n in places if lesson.lower() in header[n].lower()]
     if len(found) != 1:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import multiprocessing.connection
 import os
+import secrets
 import signal
 import sys
 import time
@@ -27,7 +28,8 @@ PATIENCE = 60.0  # seconds beyond a hand-in's own limit until its worker is take
 WORKER_MEMORY = 3 * 2**30  # bytes a judge may take beyond what it holds at the start
 NEXT, LAST = b"next", b"last"  # a worker's word after a result: whether it takes another hand-in
 TRIES = 2  # so often a hand-in is given to a worker that dies of it
-OWN_FILES = ("timestamp.txt", "feedback.html")  # what collecting leaves beside a notebook
+OF_EXCHANGE = ("timestamp.txt", "submission_secret.txt")  # what nbgrader's exchange puts beside a notebook
+OWN_FILES = (*OF_EXCHANGE, "feedback.html")  # what collecting leaves there
 
 
 class GradingError(ValueError):
@@ -134,7 +136,25 @@ def grade(
     for name in {result["lesson"] for result in everything} & known.keys() - loaded.keys():
         loaded[name] = handin.load_lesson(known[name])  # graded before: they stay in the report
     marks = gradebook.fold(output, loaded, everything)
-    return pages.write(output, everything, marks, loaded, [*left_out, *notes])
+    report = pages.write(output, everything, marks, loaded, [*left_out, *notes])
+    _for_exchange(submitted, output, found, protected)
+    return report
+
+
+def _for_exchange(submitted, output, found, protected):
+    """What `nbgrader release_feedback` wants beside every page, where a hand-in came through nbgrader's exchange."""
+    if not any((submitted / student / name / OF_EXCHANGE[-1]).exists() for student, name in found):
+        return
+    for student, name in found:
+        for file in OF_EXCHANGE:
+            path = output / "feedback" / student / name / file
+            try:
+                text = handin.fetch(submitted / student / name / file, protected, largest=200).decode()
+            except (handin.Unreadable, UnicodeDecodeError):
+                if path.exists():
+                    continue
+                text = secrets.token_hex(16)  # it came another way: its page is released under a name that nobody can guess
+            results.write_text(path, text)
 
 
 def _find(submitted, known, lessons, students):

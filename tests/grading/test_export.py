@@ -84,6 +84,18 @@ def test_canvas_template_that_does_not_fit_is_refused(change, options, told):
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize("title", ["Small (1234)", "Lesson 1: small boxes (1234)", "01_small"])
+def test_canvas_column_is_found_by_the_lessons_name(title):
+    text, _ = export.canvas(CANVAS.replace("01_small (1234)", title), [marked("jane")], "01_small")
+    assert rows(text)[0][-1] == title
+
+
+def test_canvas_column_of_a_lesson_of_two_words():
+    one = pages.Marked("jane", "08_fast_rcnn", "fast_rcnn", [item(score=1.0, points=10.0)], [], None, 1.0)
+    text, _ = export.canvas(CANVAS.replace("01_small (1234)", "Fast RCNN (1234)"), [one], "08_fast_rcnn")
+    assert rows(text)[0][-1] == "Fast RCNN (1234)"
+
+
 def test_canvas_column_may_be_named_and_points_scaled():
     text, notes = export.canvas(CANVAS, [marked("jane", 5.0)], "01_small", column="Boxes", scale=True)
     assert rows(text)[0][-1] == "Boxes (77)" and rows(text)[3][-1] == "2.5"
