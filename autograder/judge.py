@@ -22,7 +22,7 @@ from coursekit.checks import library_message, refused_names, told, unchanged
 
 from .library import may_reach
 from .remote import Died, Gone, Late, Peer
-from .student import LibraryCall, definitions
+from .student import LibraryCall, definitions, seed
 
 BUDGET = 4  # a hand-in may take so many times the limit of one cell or exercise
 LONGEST = 200_000  # characters of a cell: reading more takes the judge's time, which no limit ends
@@ -324,6 +324,7 @@ def judge_source(exercise, source, filename="answer"):
     except (Exception, SystemExit) as error:
         trouble = f"{type(error).__name__} while running {filename}: {error}"
     else:
+        seed()
         return judge_function(exercise, answer)
     return refused(exercise, trouble)
 

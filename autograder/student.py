@@ -66,6 +66,16 @@ def serve(socket):
     Peer(socket, student.services(), attributes=True, after_call=student.notes).serve()
 
 
+def seed():
+    """Chance begins anew for each exercise, so that what was judged before does not matter."""
+    import numpy
+    import torch
+
+    random.seed(0)
+    numpy.random.seed(0)
+    torch.manual_seed(0)
+
+
 class Student:
     """The namespace of one hand-in, and what the judge may ask of it."""
 
@@ -75,7 +85,7 @@ class Student:
         self.refused = []  # library functions called that are the exercise
 
     def services(self):
-        return {one.__name__: one for one in (self.setup, self.run, self.find, self.seed, self.stand_in, self.ban, self.offer)}
+        return {one.__name__: one for one in (self.setup, self.run, self.find, seed, self.stand_in, self.ban, self.offer)}
 
     def notes(self):
         called, self.refused[:] = self.refused[:1], []
@@ -105,15 +115,6 @@ class Student:
     def find(self, name):
         """What the cells defined as `name`, as a list of one; an empty list where they did not."""
         return [self.names[name]] if name in self.names else []
-
-    def seed(self):
-        """Chance begins anew for each exercise, so that what was judged before does not matter."""
-        import numpy
-        import torch
-
-        random.seed(0)
-        numpy.random.seed(0)
-        torch.manual_seed(0)
 
     def stand_in(self, name):
         """Put the library's function in the place of one that does not come back, or nothing where there is none."""
