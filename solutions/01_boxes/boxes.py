@@ -608,6 +608,18 @@ with figure(alt, width=4.5, height=2.8) as ax:
 
 # %% [markdown]
 r"""
+Try it by hand. Drag the two boxes, or choose one with the Tab key and move it with the arrow keys (with Shift they
+change its size). Find two positions of equal IoU that look quite different. Then shrink one box inside the other and
+watch the union: which box is it now?
+"""
+
+# %%
+from coursekit.widgets import explore_iou
+
+explore_iou(box_iou)
+
+# %% [markdown]
+r"""
 A shift of 10 pixels is half the width, and the boxes still share a good part: 10 · 20 = 200 of 400 + 400 −
 200 = 600, one third. For a detector that is wrong. IoU 0.5 is stricter than it sounds.
 

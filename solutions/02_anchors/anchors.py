@@ -733,6 +733,17 @@ with plot.figure(
 
 # %% [markdown]
 r"""
+Walk through them. Choose a level, a cell and a shape, and move the two ends of the linear scales. From which level on
+do the anchors of a cell in the corner lie mostly outside of the image?
+"""
+
+# %%
+from coursekit.widgets import explore_anchors
+
+explore_anchors(ssd_anchors, grids=GRIDS, ratios=RATIOS, linear_scales=linear_scales, image=photo)
+
+# %% [markdown]
+r"""
 Row `(y · columns + x) · 6 + i` of a level, plus the rows of the levels before it, is anchor `i` of cell
 `(x, y)`. A network's output has the same order in lesson 05. When the two disagree, everything runs and
 nothing is learnt.

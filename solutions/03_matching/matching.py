@@ -434,6 +434,17 @@ with plot.figure(alt, width=8, height=2.9, columns=3) as axes:
 
 # %% [markdown]
 r"""
+Move the threshold, and drag the objects. At which threshold does the second chance give no anchor any more? Make an
+object so small that no anchor overlaps it by more than 0.3: who answers for it?
+"""
+
+# %%
+from coursekit.widgets import explore_matching
+
+explore_matching(match_anchors, box_iou, anchors, data.targets[SHOWN[0]]["boxes"], image=data.images[SHOWN[0]])
+
+# %% [markdown]
+r"""
 How much does the first chance matter? We ask for each object of 600 scenes whether any anchor overlaps it by
 more than 0.5, and sort the objects by size. Look at the leftmost bar.
 """
