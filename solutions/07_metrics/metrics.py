@@ -1067,6 +1067,17 @@ for name, ap in (("VOC 2007", voc11_ap), ("all points", area_ap), ("COCO", coco1
     print(f"{name:10}  {float(ap(precision, recall)):.4f}")
 
 
+# %% [markdown]
+r"""
+Let the detections in one by one. Each hit is a step to the right, each false alarm one straight down. The three kinds
+of AP follow, and read-outs say by how much. When does a false alarm cost nothing?
+"""
+
+# %%
+from coursekit.widgets import explore_average_precision
+
+explore_average_precision(precision_recall, voc11_ap, area_ap, coco101_ap)
+
 # %% setup=true
 def of_class(images, label):
     """Of each image's dict (`boxes`, `labels`, and what else there is) the rows with one label."""
