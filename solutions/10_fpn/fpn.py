@@ -617,6 +617,16 @@ with plot.figure(alt, columns=2, width=9, height=3) as (left, right):
 
 # %% [markdown]
 r"""
+Resize the box. Its position plays no part, and a long thin box can have the level of a small square.
+"""
+
+# %%
+from coursekit.widgets import explore_level
+
+explore_level(assign_level)
+
+# %% [markdown]
+r"""
 ## Pooling, in the order of the boxes
 
 Fast R-CNN takes the proposals of a batch, pools each, and lays the result beside its labels and deltas, row by row.
