@@ -175,8 +175,16 @@ def _in_case(statement, message, namespace):
             given = [*call.args[2:], *(keyword.value for keyword in call.keywords)]
             hints = [g for g in given if isinstance(g, ast.JoinedStr) or isinstance(getattr(g, "value", None), str)]
             if hints:
-                return f"{message}, in the case: {eval(compile(ast.Expression(hints[-1]), 'hint', 'eval'), namespace)}"
+                return f"{message}, in the case: {_words(hints[-1], namespace)}"
     return message
+
+
+def _words(hint, namespace):
+    """A hint's text; of one whose loop has not begun, its names stand for their values."""
+    try:
+        return eval(compile(ast.Expression(hint), "hint", "eval"), namespace)
+    except NameError:
+        return "".join(part.value if isinstance(part, ast.Constant) else ast.unparse(part.value) for part in hint.values)
 
 
 def _name_mistake(verdict):

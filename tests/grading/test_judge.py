@@ -148,6 +148,13 @@ def test_a_case_in_a_loop_is_told_with_its_values():
     assert verdict.visible["message"] == "ZeroDivisionError: float division by zero, in the case: the number 1"
 
 
+def test_a_loop_that_fails_before_its_first_turn_is_told_with_the_names_of_its_values():
+    source = 'for n in [*half(2)]:\n    same(n, 0.5, f"the number {n + 1}")'
+    exercise = Exercise("half", "01_small", "", setup=SETUP, checks=[Check("test_half", 1, source)])
+    verdict = judge_source(exercise, "def half(n):\n    return 1 / 0")
+    assert verdict.visible["message"] == "ZeroDivisionError: division by zero, in the case: the number n + 1"
+
+
 def test_a_scripted_answer_passes(judge):
     _, [verdict], _ = judge("import torch\n@torch.jit.script" + RIGHT)
     assert verdict["passed"], verdict
