@@ -285,6 +285,68 @@ LIBRARY = {
 }
 
 
+# 10_fpn
+
+
+class TopDown(nn.Module):
+    """torchvision's feature pyramid network; it takes and gives a dict."""
+
+    def __init__(self, in_channels, channels):
+        from torchvision.ops import FeaturePyramidNetwork
+
+        super().__init__()
+        self.pyramid = FeaturePyramidNetwork(list(in_channels), channels)
+
+    def forward(self, features):
+        return list(self.pyramid({str(level): feature for level, feature in enumerate(features)}).values())
+
+
+def assign_level(boxes, k0=4, smallest=2, largest=5):
+    """torchvision counts levels from its smallest, and adds 1e-6 to the logarithm unless told otherwise."""
+    from torchvision.ops.poolers import LevelMapper
+
+    return smallest + LevelMapper(smallest, largest, canonical_level=k0, eps=0.0)([boxes])
+
+
+def pool_from_pyramid(features, boxes_per_image, output_size, strides):
+    """torchvision's pooler does not align by half a cell: its boxes are moved by that, in cells of their level.
+
+    It widens boxes under one cell to a cell, which the exercise does not.
+    """
+    from torchvision.ops.poolers import LevelMapper, _multiscale_roi_align
+
+    mapper = LevelMapper(*(stride.bit_length() - 1 for stride in (strides[0], strides[-1])), eps=0.0)
+    half = torch.tensor(strides, device=features[0].device) / 2
+    moved = [boxes - half[mapper([boxes])][:, None].to(boxes.dtype) for boxes in boxes_per_image]
+    scales = [1 / stride for stride in strides]
+    return _multiscale_roi_align(features, moved, tuple(output_size), 2, scales, mapper)
+
+
+STANDINS.update({function.__name__: function for function in (TopDown, assign_level, pool_from_pyramid)})
+LIBRARY.update(
+    {
+        "TopDown": ("torchvision.ops.feature_pyramid_network.FeaturePyramidNetwork",),
+        "assign_level": ("torchvision.ops.poolers.LevelMapper", "torchvision.ops.poolers.initLevelMapper"),
+        "pool_from_pyramid": (
+            "torchvision.ops.poolers.MultiScaleRoIAlign",
+            "torchvision.ops.poolers._multiscale_roi_align",
+        ),
+    }
+)
+
+
+# of 08_fast_rcnn, until it is here
+
+
+def roi_align(features, rois, output_size, spatial_scale, sampling_ratio=2):
+    from torchvision.ops import roi_align
+
+    return roi_align(features, rois, output_size, spatial_scale, sampling_ratio, aligned=True)
+
+
+STANDINS.setdefault("roi_align", roi_align)
+
+
 # 11_retinanet
 
 
