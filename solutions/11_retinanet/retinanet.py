@@ -507,3 +507,174 @@ full = torch.ones(1, 3, dtype=torch.int64)
 same(retinanet_loss(torch.zeros(1, 3, 1), torch.zeros(1, 3, 4), full, torch.ones(1, 3, 4)),
      (torch.tensor(0.0433217), torch.tensor(2.0)), "every anchor is a positive")
 ### END HIDDEN TESTS
+
+# %% tags=["experiment"]
+box_iou, anchor_targets = earlier("box_iou"), earlier("anchor_targets")
+
+STRIDES = (8, 16, 32)  # of P3, P4 and P5
+SCALES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+BASE = 1.5  # the smallest anchor of a cell, in strides
+
+
+def anchors_for(image_size, strides=STRIDES, ratios=(1.0,), base=BASE):
+    """The anchors [A, 4] of images of (width, height) pixels: each cell has one for each ratio and scale."""
+    levels = []
+    for stride in strides:
+        columns, rows = (math.ceil(side / stride) for side in image_size)
+        x, y = (stride // 2 + stride * torch.arange(count) for count in (columns, rows))
+        centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).reshape(-1, 1, 2)  # [H·W, 1, 2], y outer
+        shapes = [(math.sqrt(a) * scale, scale / math.sqrt(a)) for a in ratios for scale in SCALES]
+        half = base * stride * torch.tensor(shapes) / 2  # [A_l, 2]
+        levels.append(torch.cat([centres - half, centres + half], -1).reshape(-1, 4))
+    return torch.cat(levels)
+
+
+def batch_targets(anchors, targets, positive=0.4, negative=0.3):
+    """Labels [B, N], -1 where an IoU lies between the thresholds, and target deltas [B, N, 4]."""
+    labels, deltas = [], []
+    for target in targets:
+        label, delta = anchor_targets(anchors, target["boxes"], target["labels"], positive)
+        if len(target["boxes"]):
+            best = box_iou(target["boxes"], anchors).amax(0)  # [N]
+            label = torch.where((label == 0) & (best >= negative), -1, label)
+        labels.append(label)
+        deltas.append(delta)
+    return torch.stack(labels), torch.stack(deltas)
+
+# %% tags=["experiment"]
+from coursekit.backbones import small_trunk
+
+TopDown = earlier("TopDown")
+decode_boxes, batched_nms = earlier("decode_boxes"), earlier("batched_nms")
+
+
+def add_norms(head, channels):
+    """Puts a normalisation behind every hidden convolution of a head."""
+    for parent in list(head.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Conv2d) and layer.out_channels == channels:
+                setattr(parent, name, nn.Sequential(layer, nn.GroupNorm(1, channels)))
+
+
+class RetinaNet(nn.Module):
+    """Images [B, 3, H, W] in 0..1 -> logits [B, N, K] and deltas [B, N, 4] for `self.anchors` [N, 4]."""
+
+    def __init__(self, backbone, num_classes, image_size, channels=64):
+        super().__init__()
+        self.backbone, self.image_size = backbone, image_size
+        self.pyramid = TopDown(list(backbone.channels.values()), channels)
+        self.head = RetinaNetHead(channels, len(SCALES), num_classes)
+        add_norms(self.head, channels)
+        self.register_buffer("anchors", anchors_for(image_size))
+
+    def forward(self, images):
+        return self.head(self.pyramid(list(self.backbone(images).values())))
+
+    def detect(self, images, score_threshold=0.02, iou_threshold=0.5, candidates=1000, top_k=100):
+        """Images -> a list of dicts with boxes, scores and labels."""
+        width, height = self.image_size
+        found = []
+        for scores, delta in zip(*(output.float() for output in self(images))):
+            scores = scores.sigmoid()  # [N, K]
+            rows, classes = (scores > score_threshold).nonzero(as_tuple=True)
+            best, order = scores[rows, classes].topk(min(candidates, len(rows)))
+            rows, labels = rows[order], classes[order] + 1
+            boxes = decode_boxes(delta[rows], self.anchors[rows])
+            boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
+            kept = batched_nms(boxes, best, labels, iou_threshold)[:top_k]
+            found.append({"boxes": boxes[kept], "scores": best[kept], "labels": labels[kept]})
+        return found
+
+
+def loss(model, images, targets):
+    labels, target_deltas = batch_targets(model.anchors, targets)
+    classification, localisation = retinanet_loss(*model(images), labels, target_deltas)
+    return {"class": classification, "box": localisation}
+
+# %% tags=["experiment"]
+import functools
+
+from coursekit.data import scenes
+from coursekit.evaluation import evaluate
+from coursekit.training import fit
+
+FORMS = ("focal loss", "hard negatives, 3 for 1", "cross entropy", "torchvision's RetinaNet")
+SMALL = 96  # pixels
+
+
+@functools.cache
+def easy_scenes(split, count):
+    """One to three shapes of 18 pixels and more, on a quiet background."""
+    return scenes(split, count, size=SMALL, difficulty="easy")
+
+
+def loss_of(form):
+    """The loss of one form, as `fit` takes it."""
+
+    def other_loss(model, images, targets):
+        labels, target_deltas = batch_targets(model.anchors, targets)
+        logits, deltas = model(images)
+        _, localisation = retinanet_loss(logits, deltas, labels, target_deltas)
+        one_hot = F.one_hot(labels.clamp(min=0), logits.shape[-1] + 1)[..., 1:].to(logits.dtype)
+        entropy = F.binary_cross_entropy_with_logits(logits, one_hot, reduction="none").sum(-1)  # [B, N]
+        positive = labels > 0
+        counts = labels >= 0
+        if form.startswith("hard"):
+            rank = entropy.detach().masked_fill(labels != 0, -1).argsort(1, descending=True).argsort(1)
+            wanted = 3 * positive.sum(1, keepdim=True).clamp(min=1)  # [B, 1]
+            counts = positive | (labels == 0) & (rank < wanted)
+        return {"class": entropy[counts].sum() / positive.sum().clamp(min=1), "box": localisation}
+
+    return loss if form.startswith("focal") else other_loss
+
+
+class Theirs(nn.Module):
+    """torchvision's RetinaNet with the same trunk, channels, normalisation, anchors and thresholds."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        from torchvision.models.detection import retinanet
+        from torchvision.models.detection.anchor_utils import AnchorGenerator
+        from torchvision.ops import FeaturePyramidNetwork
+
+        class Pyramid(nn.Module):
+            out_channels = 64
+
+            def __init__(self):
+                super().__init__()
+                self.trunk = small_trunk()
+                self.fpn = FeaturePyramidNetwork(list(self.trunk.channels.values()), 64)
+
+            def forward(self, images):
+                return self.fpn(self.trunk(images))
+
+        class Head(retinanet.RetinaNetHead):
+            def forward(self, features):
+                return {name: output.float() for name, output in super().forward(features).items()}
+
+        sizes = tuple(tuple(BASE * stride * scale for scale in SCALES) for stride in STRIDES)
+        self.model = retinanet.RetinaNet(
+            Pyramid(), num_classes + 1, min_size=SMALL, max_size=SMALL, image_mean=[0.0] * 3, image_std=[1.0] * 3,
+            anchor_generator=AnchorGenerator(sizes, ((1.0,),) * len(STRIDES)),
+            head=Head(64, len(SCALES), num_classes + 1, norm_layer=functools.partial(nn.GroupNorm, 1)),
+            fg_iou_thresh=0.4, bg_iou_thresh=0.3, score_thresh=0.02, detections_per_img=100,
+        )  # fmt: skip
+
+    def forward(self, images, targets=None):
+        return self.model(list(images), targets)
+
+
+def experiment(form, seed, steps=250):
+    """Train and score one form."""
+    torch.manual_seed(seed)
+    train, test = easy_scenes("train", 2048), easy_scenes("test", 400)
+    if form.startswith("torchvision"):
+        model = Theirs(6)
+        fit(model, lambda model, *batch: model(*batch), train, steps=steps, seed=seed, progress=False)
+        detect = model
+    else:
+        model = RetinaNet(small_trunk(), 6, (SMALL, SMALL))
+        fit(model, loss_of(form), train, steps=steps, seed=seed, progress=False)
+        detect = model.detect
+    scores = evaluate(detect, test, small=12, large=30)
+    return {"AP": scores.AP, "AP50": scores.AP50, "AP75": scores.AP75}
