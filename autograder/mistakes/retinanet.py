@@ -248,8 +248,6 @@ MISTAKES = {
     "prior_bias": [
         Mistake("wrong sign", "the sign is wrong: a probability under one half has a logit below 0",
                 edits=(("-math.log", "math.log"),)),
-        Mistake("fraction upside down", "the sign is wrong: a probability under one half has a logit below 0",
-                edits=(("(1 - prior) / prior", "prior / (1 - prior)"),)),
         Mistake("log of the prior", "this is log(prior): nearly right for a small prior, but the sigmoid of it is not the prior",
                 edits=(("-math.log((1 - prior) / prior)", "math.log(prior)"),)),
         Mistake("fixed prior", "this is the bias of 0.01, whatever the prior is",
@@ -430,7 +428,8 @@ MISTAKES = {
                 (OFFSET_MAP, OFFSET_MAP.replace("self.offsets", "self.hidden[1]")),
             ),
         ),
-        Mistake("prior missing", "the last class layer starts at 0, so every class of every anchor begins at a probability of one half",
+        Mistake("prior missing", "the last class layer starts at 0, so every class of every anchor begins at a probability of one half; was "
+                "the prior set, and then overwritten?",
                 edits=((PRIOR, "pass"),)),
         Mistake("prior with the wrong sign", "every class begins nearly certain: the bias has the wrong sign",
                 edits=((PRIOR, PRIOR.replace("prior_bias()", "-prior_bias()")),)),
@@ -440,9 +439,6 @@ MISTAKES = {
                 edits=((PRIOR, PRIOR.replace("self.scores", "self.offsets")),)),
         Mistake("prior on both last layers", "the last box layer has the prior too: its biases are 0",
                 edits=((PRIOR, PRIOR + "\n        " + PRIOR.replace("self.scores", "self.offsets")),)),
-        Mistake("prior overwritten", "the prior was set, and then overwritten by the zeros of all biases",
-                edits=((PRIOR, PRIOR + "\n        for layer in self.modules():\n            if isinstance(layer, nn.Conv2d):\n"
-                        "                nn.init.zeros_(layer.bias)"),)),
         Mistake("prior on every class layer", "every layer of the class subnet has the prior: only the last one has",
                 edits=((PRIOR, "for layer in self.scores[::2]:\n            nn.init.constant_(layer.bias, prior_bias())"),)),
         Mistake("PyTorch's own start", "weights and biases begin as PyTorch makes them: Gaussian with σ = 0.01, and 0",
