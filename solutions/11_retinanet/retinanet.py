@@ -514,9 +514,9 @@ r"""
 
 An untrained network gives every question a logit near 0, that is $p = 0.5$. For an object that is no worse
 than for background. But count: 6,048 questions a scene (1,008 anchors, 6 classes), nearly all "no", with a
-focal loss of $0.75 \cdot 0.25 \cdot \ln 2 = 0.13$ each: 786 a scene, and about 1.1 for each of the objects'
-"yes" in the end. The first steps are spent on nothing but pushing 6,048 answers down, and the push is so
-strong that the training can break.
+focal loss of $0.75 \cdot 0.25 \cdot \ln 2 = 0.13$ each: 786 a scene. The seventeen "yes" of the positives have
+0.04 each, less than 1 together. The first steps are spent on nothing but pushing 6,048 answers down, and the
+push is so strong that the training can break.
 
 It is better to begin with what we know: objects are rare. Let every class begin with the probability
 $\pi = 0.01$. A bias $b$ in the last layer does it, and that is the slides' formula:
@@ -755,6 +755,9 @@ def alive(head, flipped):
 
 small = RetinaNetHead(3, 1, 2)
 same(alive(small, []), [True, True], "hidden layers that pass on what they get: nothing is lost")
+alive(small, [])
+same([output[0] for output in small([torch.ones(1, 3, 1, 2)])], [torch.full((2, 2), 6.0), torch.full((2, 4), 6.0)],
+     "a last layer of ones adds up 3 channels of 2 cells, all 1: nothing else is done to the features")
 single = [alive(small, [i]) for i in range(8)]
 same(sorted(single), [[False, True]] * 4 + [[True, False]] * 4,
      "eight hidden layers, each followed by a ReLU: four belong to the logits alone, four to the deltas alone")
@@ -776,6 +779,11 @@ same([bool(torch.allclose(*pair)) for pair in zip(twin(maps), (logits, deltas))]
 (logits.square().mean() + deltas.square().mean()).backward()
 same([weight.grad is not None and bool((weight.grad != 0).any()) for weight in head.parameters()],
      [True] * len(list(head.parameters())), "every parameter gets a gradient from logits and deltas")
+for part, name in ((0, "logits"), (1, "deltas")):
+    leaves = [level.clone().requires_grad_() for level in maps]
+    head(leaves)[part].square().mean().backward()
+    same([leaf.grad is not None and bool((leaf.grad != 0).any()) for leaf in leaves], [True, True],
+         f"the gradient of the {name} goes on to the features of both levels: the pyramid learns from them too")
 trained = head.train()(maps)
 same([bool(torch.allclose(*pair)) for pair in zip(head.eval()(maps), trained)], [True, True],
      "the same answers in training and in evaluation")
@@ -786,14 +794,17 @@ torch.manual_seed(0)
 head = RetinaNetHead(16, 3, 5)
 features = [torch.rand(2, 16, 4, 3, generator=torch.Generator().manual_seed(3))]
 logits, deltas = head(features)
-same((100 * logits.sigmoid()).round(), torch.ones(2, 36, 5), "an untrained head gives every class a probability of 1 %")
-same(deltas, torch.zeros(2, 36, 4), "an untrained head moves no anchor", atol=0.05)
-biases = torch.cat([weight.flatten() for weight in head.state_dict().values() if weight.ndim == 1]).sort().values
-same(biases[:15], [-4.59512] * 15, "the 3·5 biases of the last class layer: prior_bias()")
-same(biases[15:], [0.0] * (len(biases) - 15), "all other biases are 0")
+same(bool(((logits.sigmoid() - 0.01).abs() < 0.005).all()), True,
+     "an untrained head gives every class of every anchor a probability of about 0.01")
+same(bool((deltas.abs() < 0.05).all()), True, "an untrained head moves no anchor: its offsets are about 0")
+biases = torch.cat([weight.flatten() for weight in head.state_dict().values() if weight.ndim == 1])
+found = [((biases + 4.59512).abs() < 1e-4).sum().item(), (biases == 0).sum().item()]
+same(found, [15, 140], "of all biases, those of the last class layer, 3·5, are prior_bias(), the other 140 are 0")
 ### BEGIN HIDDEN TESTS
 weights = [weight.flatten() for weight in head.state_dict().values() if weight.ndim > 1]
-same([round(weight.std().item(), 3) for weight in weights], [0.01] * len(weights), "the weights of each layer have σ = 0.01")
+same([0.008 < weight.std().item() < 0.012 for weight in weights], [True] * len(weights),
+     "the weights of each layer have σ = 0.01")
+same(round(torch.cat(weights).std().item(), 3), 0.01, "all weights together have σ = 0.01")
 together = torch.cat(weights)
 same(bool(together.mean().abs() < 0.0005), True, "the weights have a mean of 0")
 same(bool(0.035 < (together.abs() > 0.02).float().mean() < 0.056), True,
@@ -965,7 +976,7 @@ of the number of positives.
 
 Trunk, pyramid, head. One thing is added. The slides' σ = 0.01 is made for 256 channels, a trunk that has
 learnt on ImageNet, and 90,000 steps. Ours has 64 channels and no past: through four such layers a signal
-shrinks to a thousandth, and in our few hundred steps nothing was learnt. So `add_norms` puts a normalisation
+shrinks to a thousandth, and in 250 steps such a head learnt nothing here (an AP of 0.000). So `add_norms` puts a normalisation
 (`GroupNorm`) behind each hidden convolution, which brings it back to size. Later versions of RetinaNet in
 torchvision do so too.
 
@@ -1061,8 +1072,8 @@ print(f"without the prior the first loss is more than 20 times as large: {first[
 # %% [markdown]
 r"""
 Here focal loss and the clipped gradient save the training without a prior: it only loses time. With plain
-cross entropy the first loss would be five times higher again, and the paper reports that its training diverged
-at once.
+cross entropy the first loss would be five times higher again. The paper's own first attempt, with cross entropy
+and no prior, diverged; with the prior alone it reached an AP of 30.2 on COCO (section 5.1).
 
 ## Training
 
@@ -1324,7 +1335,7 @@ first, lesson 13 does without the second.
 | `focal_loss` | `ops.sigmoid_focal_loss(inputs, targets, alpha, gamma, reduction)` | fvcore's `sigmoid_focal_loss`, whose alpha is −1 (none) unless given | `FocalLoss(use_sigmoid=True)` |
 | `RetinaNetHead` | `RetinaNetHead` of a classification and a regression head | `RetinaNetHead` | `RetinaHead` |
 | `prior_bias(0.01)` | `prior_probability=0.01` | `PRIOR_PROB: 0.01` | `bias_prob=0.01` of the initialiser |
-| `retinanet_loss` | `RetinaNetHead.compute_loss` | `RetinaNet.losses` | `RetinaHead.loss` |
+| `retinanet_loss` | `RetinaNetHead.compute_loss` | `RetinaNet.losses` | `AnchorHead.loss_by_feat` |
 | thresholds 0.4, 0.3 | `fg_iou_thresh=0.5`, `bg_iou_thresh=0.4` | `IOU_THRESHOLDS: [0.4, 0.5]` | `pos_iou_thr=0.5`, `neg_iou_thr=0.4` |
 | label 0, background | `Matcher.BELOW_LOW_THRESHOLD` | `num_classes` | `num_classes` |
 
