@@ -796,6 +796,7 @@ features = [torch.rand(2, 16, 4, 3, generator=torch.Generator().manual_seed(3))]
 logits, deltas = head(features)
 same(bool(((logits.sigmoid() - 0.01).abs() < 0.005).all()), True,
      "an untrained head gives every class of every anchor a probability of about 0.01")
+same(round(logits.sigmoid().mean().item(), 1), 0.0, "the mean probability of an untrained head, to one digit")
 same(bool((deltas.abs() < 0.05).all()), True, "an untrained head moves no anchor: its offsets are about 0")
 biases = torch.cat([weight.flatten() for weight in head.state_dict().values() if weight.ndim == 1])
 found = [((biases + 4.59512).abs() < 1e-4).sum().item(), (biases == 0).sum().item()]
@@ -1084,7 +1085,7 @@ GPU some seconds.
 # %%
 torch.manual_seed(0)
 model = RetinaNet(small_trunk(), len(train.classes), (128, 128))
-history = fit(model, loss, train, steps=600)
+history = fit(model, loss, train, steps=700)
 print(f"the loss fell to less than half: {sum(history.total[-50:]) < sum(history.total[:50]) / 2}")
 
 # %%
@@ -1254,7 +1255,37 @@ def experiment(form, seed, steps=250):
 
 # %% [markdown]
 r"""
-EXPTEXT
+These runs take a while, so they were made beforehand, with the functions of the reference solution, by the
+command that the table names. Each value is the mean over the seeds named there, and after ± stands their
+standard deviation: a difference smaller than that says nothing.
+"""
+
+# %%
+from coursekit import results
+
+comparison = results.load("11_retinanet")
+comparison.table(["AP", "AP50", "AP75"], digits=3)
+
+# %%
+alt = "The AP of each run as a point, a row for each form of the loss"
+with plot.figure(alt, width=6, height=2.6) as ax:
+    for row, form in enumerate(comparison.forms):
+        look = plot.role_style(row)
+        values = comparison.values(form, "AP")
+        ax.scatter(values, [row] * len(values), s=60, color=look.color, marker=look.marker)
+    ax.set(xlabel="AP", xlim=(0, None), yticks=range(len(comparison.forms)), yticklabels=comparison.forms)
+    ax.invert_yaxis()
+    ax.grid(alpha=0.3)
+
+# %% [markdown]
+r"""
+READING
+
+The paper, with 90,000 steps of 16 photographs, found on COCO (its table 1; AP with ResNet-50 and images of 600
+pixels): cross entropy with the prior 30.2, balanced with $\alpha = 0.75$ 31.1, focal loss **34.0**. Against hard
+negatives, with ResNet-101: 32.8 for the best way of mining, 36.0 for focal loss.
+
+You can run any form with your own functions: take the `#` away and wait about a minute.
 """
 
 # %%
