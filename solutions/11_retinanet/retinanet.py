@@ -84,8 +84,9 @@ high. The thresholds are not on the slides either.
 | background | IoU < 0.4 | IoU < 0.3 |
 
 An anchor between the thresholds is neither clearly right nor clearly wrong, so nobody asks it. Our thresholds
-are lower since square anchors fit less well, and since 12-pixel shapes would have no anchor at 0.5. Lesson 3's
-`anchor_targets` finds the positives; what is left between the thresholds becomes −1.
+are lower since square anchors fit less well, and since small shapes often have no anchor over 0.5. The paper
+leaves an object without a good anchor alone; torchvision and detectron2 force its best one, as lesson 3 does.
+`anchor_targets` of lesson 3 finds the positives; what is left between the thresholds becomes −1.
 """
 
 # %% tags=["experiment"]
@@ -978,9 +979,9 @@ of the number of positives.
 
 Trunk, pyramid, head. One thing is added. The slides' σ = 0.01 is made for 256 channels, a trunk that has
 learnt on ImageNet, and 90,000 steps. Ours has 64 channels and no past: through four such layers a signal
-shrinks to a thousandth, and in 250 steps such a head learnt nothing here (an AP of 0.000). So `add_norms` puts a normalisation
-(`GroupNorm`) behind each hidden convolution, which brings it back to size. Later versions of RetinaNet in
-torchvision do so too.
+shrinks to a thousandth, and in 250 steps such a head learnt nothing here (an AP of 0.000). So
+`add_norms` puts a normalisation (`GroupNorm`) behind each hidden convolution, which brings it back to size.
+torchvision's second version of RetinaNet does so too.
 
 In prediction (paper): keep what scores over 0.05, of each level the 1,000 best; decode; merge the levels;
 non-maximum suppression in each class at an IoU of 0.5. We start at 0.02, since AP wants to see the whole list,
