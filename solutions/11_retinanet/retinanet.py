@@ -1268,8 +1268,9 @@ of one form that differ in the seed alone say how much is luck: a smaller differ
 from coursekit import results
 
 comparison = results.load("11_retinanet")
-rows = [[run["form"], str(run["seed"]), *(run["values"][name] for name in ("AP", "AP50", "AP75"))] for run in comparison.runs]
-plot.table(rows, ["loss of the classes", "seed", "AP", "AP50", "AP75"], repr(comparison))
+names = ["AP", "AP50", "AP75"]
+rows = [[run["form"], str(run["seed"]), *(run["values"][name] for name in names)] for run in comparison.runs]
+plot.table(rows, ["loss of the classes", "seed", *names], repr(comparison))
 
 # %% [markdown]
 r"""
