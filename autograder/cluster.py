@@ -224,7 +224,7 @@ def _grade(job, longest, run, unsafe):
     """One job, in a grading process of this worker: `(result as JSON, None)`, or `(None, why there is none)`."""
     process = _take(run, unsafe)
     answer, reason = process.ask(job, longest)
-    if reason is None:
+    if reason is None and process.goes_on:
         with _lock:
             _idle.append(process)
     return answer, reason
@@ -280,6 +280,8 @@ class _Process:
         self.about = {"error": f"its grading process {reason}"} if reason else json.loads(about)
 
     def ask(self, job, longest):
+        from .grade import NEXT
+
         self.used = time.monotonic()
         if "error" in self.about:
             self.end()
@@ -287,6 +289,11 @@ class _Process:
         with contextlib.suppress(OSError):  # dead already: nothing will come
             self.pipe.send_bytes(job)
         answer, reason = self._received(longest)
+        if reason is None:
+            word, late = self._received(longest)
+            self.goes_on = word == NEXT.decode()
+            if not self.goes_on and not late:
+                self.end()
         self.used = time.monotonic()
         return answer, reason and f"its grading process {reason}"
 

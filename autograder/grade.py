@@ -20,11 +20,12 @@ from pathlib import Path
 
 from . import handin, results
 from .gradebook import COURSE  # noqa: F401 (its name of old)
-from .judge import BUDGET, judge_hand_in, refused, warm
+from .judge import BUDGET, disturbed, judge_hand_in, refused, warm
 from .lessons import ROOT, sources
 
 PATIENCE = 60.0  # seconds beyond a hand-in's own limit until its worker is taken for stuck
 WORKER_MEMORY = 3 * 2**30  # bytes a judge may take beyond what it holds at the start
+NEXT, LAST = b"next", b"last"  # a worker's word after a result: whether it takes another hand-in
 TRIES = 2  # so often a hand-in is given to a worker that dies of it
 OWN_FILES = ("timestamp.txt", "feedback.html")  # what collecting leaves beside a notebook
 
@@ -339,8 +340,8 @@ def _result(job, hand_in, verdicts, trouble, seconds):
 def in_processes(jobs, processes, sandbox=None):
     """Grade `jobs` in forked workers, at most `processes` at a time; yield (job, result) as each is done.
 
-    A worker grades one hand-in after another. One that dies, or takes far longer than its hand-in may, is
-    replaced; its hand-in is tried once more. `jobs` are taken one by one, as a worker comes free.
+    A worker grades one hand-in after another, until a check had to be stopped in the middle. One that dies, or takes
+    far longer than its hand-in may, is replaced; its hand-in is tried once more. `jobs` are taken one by one, as a worker comes free.
     """
     jobs, again = iter(jobs), collections.deque()
     idle, busy, tries = [], {}, collections.Counter()
@@ -358,7 +359,7 @@ def in_processes(jobs, processes, sandbox=None):
             for worker in _ready(busy):
                 job, result, reason = busy.pop(worker), *worker.answer()
                 if reason is None:
-                    idle.append(worker)
+                    idle += [worker] if worker.goes_on else []
                 elif tries[job.student, job.lesson.name] < TRIES:
                     again.append(job)
                     continue
@@ -400,7 +401,11 @@ class _Worker:
         """`(result, None)`, or `(None, why there is none)`."""
         try:
             if self.pipe.poll():
-                return json.loads(self.pipe.recv_bytes()), None
+                result = json.loads(self.pipe.recv_bytes())
+                self.goes_on = self.pipe.recv_bytes() == NEXT
+                if not self.goes_on:
+                    self.end()
+                return result, None
         except (EOFError, OSError, ValueError):
             pass
         late = time.monotonic() >= self.latest
@@ -420,16 +425,17 @@ class _Worker:
 
 
 def _work(pipe, others, sandbox):
-    """What a worker does: take a job, send its result; until there are no more."""
+    """What a worker does: take a job, send its result, say whether it takes another; until there are no more."""
     for end in others:
         end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     _limit_memory()
     with contextlib.suppress(EOFError, OSError):
-        while True:
+        while not disturbed():
             result = grade_one(pipe.recv(), sandbox)
             pipe.send_bytes(json.dumps(result).encode())
+            pipe.send_bytes(LAST if disturbed() else NEXT)
 
 
 def _limit_memory():

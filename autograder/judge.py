@@ -543,6 +543,18 @@ class _Session:
         return f"the process was ended: {gone}"
 
 
+_stopped = []  # what the alarm ended in this process
+
+
+def disturbed():
+    """Whether a check was ever stopped in the middle, in this process.
+
+    The alarm may have come while some library was about to put back what it had changed: nobody else should be judged
+    here after that.
+    """
+    return bool(_stopped)
+
+
 @contextlib.contextmanager
 def _no_longer_than(seconds):
     """Raise `Late` in the middle of what takes longer, where the system has alarms and this is the main thread."""
@@ -551,7 +563,10 @@ def _no_longer_than(seconds):
         return
 
     def late(*_):
+        _stopped.append(seconds)
         raise Late("its results keep the check too busy")
+
+    import torch
 
     before = signal.signal(signal.SIGALRM, late)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -560,6 +575,8 @@ def _no_longer_than(seconds):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        torch.set_grad_enabled(True)  # the alarm may have come at the end of a `no_grad`
+
 
 
 @contextlib.contextmanager

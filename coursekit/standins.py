@@ -217,6 +217,90 @@ def fast_rcnn_loss(logits, deltas, labels, target_deltas, alpha=1.0):
     return classification, alpha * 9 * localisation
 
 
+def cell_anchors(scales=(128, 256, 512), ratios=(1, 0.5, 2)):
+    """torchvision rounds its anchors to whole pixels: at a million times the size that matters no more."""
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+    far = 2.0**20
+    if not len(scales) or not len(ratios):
+        return torch.zeros(0, 4)
+    upright = [1 / ratio for ratio in ratios]  # torchvision's ratio is height / width
+    boxes = AnchorGenerator().generate_anchors([far * scale for scale in scales], upright) / far
+    return boxes.reshape(len(ratios), len(scales), 4).transpose(0, 1).reshape(-1, 4)  # it has the scales inside
+
+
+def grid_anchors(cell, grid, stride):
+    """torchvision's, whose locations are the corners of the cells."""
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+    generator = AnchorGenerator(((1,),), ((1.0,),))
+    generator.cell_anchors = [cell]
+    strides = [torch.tensor(stride, device=cell.device)] * 2
+    return generator.grid_anchors([[grid[1], grid[0]]], [strides])[0].to(cell.dtype) + stride // 2
+
+
+def label_rpn_anchors(iou, positive=0.7, negative=0.3):
+    """By torchvision's Matcher; it takes an IoU that equals the upper threshold, and knows no empty image."""
+    from torchvision.models.detection._utils import Matcher
+
+    met = iou[(iou > 0).any(1)]
+    if not met.numel():
+        best = iou.amax(0) if len(iou) else iou.new_zeros(iou.shape[1])
+        return torch.where(best < negative, 0, -1)
+    above = torch.nextafter(met.new_tensor(positive), met.new_tensor(float("inf")))
+    matches = Matcher(above.item(), negative, allow_low_quality_matches=True)(met)
+    labels = (matches >= 0).long()
+    labels[matches == Matcher.BETWEEN_THRESHOLDS] = -1
+    return labels
+
+
+def sample_anchors(labels, count=256, positive_fraction=0.5, generator=None):
+    """torchvision's sampler; it draws from torch's own random numbers, so one is taken from `generator` as a seed."""
+    from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+
+    sampler = BalancedPositiveNegativeSampler(count, positive_fraction)
+    if generator is None:
+        masks = sampler([labels])
+    else:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+            masks = sampler([labels])
+    return tuple(mask[0].nonzero().squeeze(1) for mask in masks)
+
+
+class RPNHead(nn.Module):
+    """torchvision's, for one level; it leaves the bringing into rows to a function of its own."""
+
+    def __init__(self, channels, anchors_per_cell):
+        from torchvision.models.detection.rpn import RPNHead
+
+        super().__init__()
+        self.head = RPNHead(channels, anchors_per_cell)
+
+    def forward(self, feature):
+        from torchvision.models.detection.rpn import permute_and_flatten
+
+        (objectness,), (deltas,) = self.head([feature])
+        b, a, h, w = objectness.shape
+        return permute_and_flatten(objectness, b, a, 1, h, w).flatten(1), permute_and_flatten(deltas, b, a, 4, h, w)
+
+
+def propose(objectness, deltas, anchors, image_size, pre_nms, post_nms, iou_threshold, min_size):
+    """torchvision's filter of proposals, for one level."""
+    from torchvision.models.detection.rpn import RegionProposalNetwork
+
+    width, height = image_size
+    network = RegionProposalNetwork(
+        None, None, 0.7, 0.3, 256, 0.5, *({"training": n, "testing": n} for n in (pre_nms, post_nms)), iou_threshold
+    ).eval()
+    network.min_size = min_size
+    boxes = [decode_boxes(delta, anchors, (1.0, 1.0, 1.0, 1.0)) for delta in deltas.detach()]
+    if not boxes:
+        return []
+    counts = [anchors.shape[0]]
+    return network.filter_proposals(torch.stack(boxes), objectness, [(height, width)] * len(boxes), counts)[0]
+
+
 STANDINS = {
     function.__name__: function
     for function in (
@@ -240,6 +324,12 @@ STANDINS = {
         label_proposals,
         FastRCNNHead,
         fast_rcnn_loss,
+        cell_anchors,
+        grid_anchors,
+        label_rpn_anchors,
+        sample_anchors,
+        RPNHead,
+        propose,
     )
 }
 
@@ -367,6 +457,26 @@ LIBRARY = {
     ),
     "fast_rcnn_loss": (
         "torchvision.models.detection.roi_heads.fastrcnn_loss",
+        "torchvision.models.detection.roi_heads.RoIHeads",
+    ),
+    "cell_anchors": ("torchvision.models.detection.anchor_utils.AnchorGenerator",),
+    "grid_anchors": (
+        "torchvision.models.detection.anchor_utils.AnchorGenerator",
+        "torchvision.models.detection.anchor_utils.DefaultBoxGenerator",
+    ),
+    "label_rpn_anchors": (
+        "torchvision.models.detection._utils.Matcher",
+        "torchvision.models.detection.rpn.RegionProposalNetwork",
+    ),
+    "sample_anchors": ("torchvision.models.detection._utils.BalancedPositiveNegativeSampler",),
+    "RPNHead": (
+        "torchvision.models.detection.rpn.RPNHead",
+        "torchvision.models.detection.rpn.permute_and_flatten",
+        "torchvision.models.detection.rpn.concat_box_prediction_layers",
+    ),
+    "rpn_loss": ("torchvision.models.detection.rpn.RegionProposalNetwork",),
+    "propose": (
+        "torchvision.models.detection.rpn.RegionProposalNetwork",
         "torchvision.models.detection.roi_heads.RoIHeads",
     ),
 }

@@ -6,7 +6,7 @@ Source: the data format at https://cocodataset.org/#format-data.
 
 from pathlib import Path
 
-from coursekit.data.records import Checker, read_json, require, write_images, write_json
+from coursekit.data.records import Checker, entries, read_json, require, write_json
 
 
 def read(path, folder=None, *, invalid="raise"):
@@ -72,30 +72,32 @@ def classes(path):
     return tuple(_names(_content(Path(path)), path).values())
 
 
-def write(data, folder):
+def write(data, folder, classes=None):
     """Write a detection set as `annotations.json` and PNG images, for `read`, pycocotools and other tools.
 
     Class k gets category id k; `ignore` becomes `iscrowd`. The JSON file comes last and whole: where it is,
-    all is.
+    all is. Of records only the JSON file is written: their images are in the folder.
 
     Args:
-        data (DetectionData): with images uint8 [N, 3, H, W].
+        data (DetectionData or list[Record]): images uint8 [N, 3, H, W], or records of images in `folder`.
         folder (path): is made if need be; files of the same names are replaced.
+        classes (sequence of str): of records: the names of labels 1..K.
 
     Returns:
         Path: the JSON file.
+
+    Raises:
+        ValueError: if records come without classes, have a name that is none of them, or an image that is
+            elsewhere.
     """
     path = Path(folder) / "annotations.json"
-    path.unlink(missing_ok=True)
-    height, width = data.images.shape[-2:]
+    found, classes = entries(data, path.parent, classes)
+    if hasattr(data, "targets"):
+        path.unlink(missing_ok=True)
     images, annotations = [], []
-    for number, (image, target) in enumerate(write_images(data, path.parent), start=1):
+    for number, (image, width, height, boxes, labels, marks) in enumerate(found, start=1):
         images.append({"id": number, "file_name": image.name, "width": width, "height": height})
-        ignore = target["ignore"].tolist() if "ignore" in target else [False] * len(target["labels"])
-        for box, label, ignored in zip(
-            target["boxes"].tolist(), target["labels"].tolist(), ignore, strict=True
-        ):
-            x1, y1, x2, y2 = box
+        for (x1, y1, x2, y2), label, ignored in zip(boxes, labels, marks, strict=True):
             annotations.append({
                 "id": len(annotations) + 1,
                 "image_id": number,
@@ -105,7 +107,7 @@ def write(data, folder):
                 "area": (x2 - x1) * (y2 - y1),
                 "iscrowd": int(ignored),
             })  # fmt: skip
-    categories = [{"id": number, "name": name} for number, name in enumerate(data.classes, start=1)]
+    categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
     content = {"info": {}, "images": images, "annotations": annotations, "categories": categories}
     return write_json(content, path)
 

@@ -247,6 +247,66 @@ def write_images(data, folder):
         yield path, target
 
 
+class Entry(NamedTuple):
+    """An image as annotation files name it: xyxy boxes in float64, labels 1..K and `ignore` as lists."""
+
+    image: Path
+    width: int
+    height: int
+    boxes: list
+    labels: list
+    ignore: list
+
+
+def entries(data, folder, classes=None):
+    """(entries, class names) of a set for a file in `folder`.
+
+    The images of a `DetectionData` are written there as its entries are taken.
+
+    Args:
+        data (DetectionData or list[Record]): the images of records are in `folder` already.
+        classes (sequence of str): of records, in the order of labels 1..K.
+
+    Raises:
+        ValueError: if records come without classes, have a name that is none of them, or an image elsewhere.
+    """
+    if hasattr(data, "targets"):
+        return _entries_of_data(data, folder), data.classes
+    if classes is None:
+        raise ValueError("records come without the order of their classes: give classes, label 1 first")
+    classes, found = tuple(classes), []
+    for record in data:
+        if record.image.resolve().parent != folder.resolve():
+            raise ValueError(
+                f"{record.image} is not in {folder}: write the file into the folder of the images"
+            )
+        for name in record.names:
+            if name not in classes:
+                raise ValueError(
+                    f"{record.image}: unknown class {name!r}, expected one of {', '.join(classes)}"
+                )
+        labels = [classes.index(name) + 1 for name in record.names]
+        found.append(
+            Entry(
+                record.image,
+                record.width,
+                record.height,
+                record.boxes.tolist(),
+                labels,
+                record.ignore.tolist(),
+            )
+        )
+    return found, classes
+
+
+def _entries_of_data(data, folder):
+    height, width = data.images.shape[-2:]
+    for image, target in write_images(data, folder):
+        labels = target["labels"].tolist()
+        ignore = target["ignore"].tolist() if "ignore" in target else [False] * len(labels)
+        yield Entry(image, width, height, target["boxes"].tolist(), labels, ignore)
+
+
 def write_json(content, path):
     """Write `content` as JSON, whole or not at all; returns the path."""
     with replacing(path) as part:

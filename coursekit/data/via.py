@@ -12,7 +12,7 @@ import json
 import math
 from pathlib import Path
 
-from coursekit.data.records import Checker, read_json, read_text, require, write_images, write_json
+from coursekit.data.records import Checker, entries, read_json, read_text, require, write_json
 
 
 def read(path, folder=None, *, attribute=None, classes=None, invalid="raise"):
@@ -58,39 +58,47 @@ def read(path, folder=None, *, attribute=None, classes=None, invalid="raise"):
     return checker.finish(records)
 
 
-def write(data, folder):
+def write(data, folder, classes=None):
     """Write a detection set as `via_project.json` and PNG images, for `read` and for VIA 2 ("Open Project").
+
+    Of records only the JSON file is written: their images are in the folder.
 
     The class is a drop-down attribute "class". VIA asks for the images once: "Add Files", then choose all of
     them. The JSON file comes last and whole: where it is, all is.
 
     Args:
-        data (DetectionData): with images uint8 [N, 3, H, W].
+        data (DetectionData or list[Record]): images uint8 [N, 3, H, W], or records of images in `folder`.
         folder (path): is made if need be; files of the same names are replaced.
+        classes (sequence of str): of records: the names of labels 1..K.
 
     Returns:
         Path: the JSON file.
 
     Raises:
-        ValueError: if a box is marked `ignore`, which VIA cannot say; `coco.write` can.
+        ValueError: if a box is marked `ignore`, which VIA cannot say; `coco.write` can. If records come
+            without classes, have a name that is none of them, or an image that is elsewhere.
     """
     path = Path(folder) / "via_project.json"
-    for index, target in enumerate(data.targets):
-        if "ignore" in target and target["ignore"].any():
+    if hasattr(data, "targets"):
+        marks = [target.get("ignore") for target in data.targets]
+    else:
+        marks = [record.ignore for record in data]
+    for index, mark in enumerate(marks):
+        if mark is not None and mark.any():
             raise ValueError(
                 f"image {index} has boxes marked ignore, which VIA files cannot hold: use coco.write"
             )
-    path.unlink(missing_ok=True)
+    found, classes = entries(data, path.parent, classes)
+    if hasattr(data, "targets"):
+        path.unlink(missing_ok=True)
     images = {}
-    for image, target in write_images(data, path.parent):
+    for image, _, _, boxes, labels, _ in found:
         size = image.stat().st_size
         regions = []
-        for box, label in zip(target["boxes"].tolist(), target["labels"].tolist(), strict=True):
-            x1, y1, x2, y2 = box  # their differences in float64 are exact
+        for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
+            # the differences of these float32 are exact in float64
             shape = {"name": "rect", "x": x1, "y": y1, "width": x2 - x1, "height": y2 - y1}
-            regions.append(
-                {"shape_attributes": shape, "region_attributes": {"class": data.classes[label - 1]}}
-            )
+            regions.append({"shape_attributes": shape, "region_attributes": {"class": classes[label - 1]}})
         # VIA knows an image by its name followed by its size in bytes
         images[f"{image.name}{size}"] = {
             "filename": image.name,
@@ -99,7 +107,7 @@ def write(data, folder):
             "file_attributes": {},
         }
     names = {"type": "dropdown", "description": "class of the object", "default_options": {}}
-    names["options"] = {name: name for name in data.classes}  # VIA's own COCO export takes the description
+    names["options"] = {name: name for name in classes}  # VIA's own COCO export takes the description
     content = {
         # what is left out here keeps VIA's own defaults
         "_via_settings": {"core": {"default_filepath": ""}, "project": {"name": path.parent.resolve().name}},

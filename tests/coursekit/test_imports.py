@@ -15,6 +15,7 @@ STRANGERS = {"autograder", "nbgrader", "jupytext", "solutions", "course", "tests
 LATE = [
     "matplotlib",
     "ipywidgets",
+    "anywidget",
     "IPython",
     "pycocotools",
     "torchvision",

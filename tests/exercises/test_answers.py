@@ -171,6 +171,15 @@ UNFIT = {
         name: "it gives plain numbers"
         for name in ("returns_double", "returns_single", "a_little_off", "rows_in_reverse")
     },
+    "cell_anchors": {name: "no tensor comes in" for name in ("returns_single", "changes_its_arguments", "fails_on_empty_input")},
+    "inside_image": {name: "it gives booleans" for name in ("returns_double", "returns_single", "a_little_off")},
+    "label_rpn_anchors": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
+    "sample_anchors": {
+        **{name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
+        "rows_in_reverse": "any order is right",
+    },
+    "rpn_loss": {"rows_in_reverse": "it gives two scalars"},
+    "alternating_training": {"fails_on_empty_input": "no weight of a network is empty"},
     "prior_bias": {
         name: "a plain number comes in and goes out"
         for name in (

@@ -388,6 +388,73 @@ def test_fast_rcnn_loss_differs_from_torchvisions_own_break_point():
     torch.testing.assert_close(standin(torch.zeros(1, 2), deltas, one, target)[1], torch.tensor(0.125))
 
 
+# 09_faster_rcnn
+
+
+@pytest.mark.parametrize("arguments", [(), ((16, 20.5), (1, 4, 0.3)), ((7,), (1,)), ((), (1,)), ((3,), ())], ids=str)
+def test_cell_anchors(arguments):
+    standin, reference = both("cell_anchors")
+    torch.testing.assert_close(standin(*arguments), reference(*arguments), rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("grid, stride, count", [((5, 4), 8, 3), ((1, 7), 7, 1), ((3, 2), 16, 0), ((0, 3), 8, 2)], ids=str)
+def test_grid_anchors(grid, stride, count, dtype):
+    standin, reference = both("grid_anchors")
+    cell = random_boxes(count, dtype=dtype) - 50
+    torch.testing.assert_close(standin(cell, grid, stride), reference(cell, grid, stride))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("objects, anchors", [(4, 60), (1, 9), (9, 4), (0, 5), (3, 0)])
+def test_label_rpn_anchors(objects, anchors, dtype):
+    standin, reference = both("label_rpn_anchors")
+    for seed in range(20):
+        iou = random(objects, anchors, seed=seed, dtype=dtype).mul(10).floor().sub(1).clamp(min=0).div(10)
+        if objects:
+            iou[seed % objects] *= seed % 3  # now and then an object that nothing meets
+        assert torch.equal(standin(iou.clamp(max=1)), reference(iou.clamp(max=1)))
+    nothing = torch.zeros(2, 3, dtype=dtype)
+    assert torch.equal(standin(nothing), reference(nothing))
+
+
+def test_sample_anchors():
+    """Both draw: the same numbers of the same kinds, none twice, and the same again from the same generator."""
+    standin, reference = both("sample_anchors")
+    for seed in range(20):
+        labels = torch.randint(-1, 2, (7 * seed,), generator=torch.Generator().manual_seed(seed))
+        for count, share in ((256, 0.5), (16, 0.25), (5, 0.5)):
+            ours, theirs = (
+                f(labels, count, share, torch.Generator().manual_seed(1)) for f in (reference, standin)
+            )
+            for value, one, other in zip((1, 0), ours, theirs):
+                assert len(one) == len(other) == len(set(other.tolist()))
+                assert bool((labels[other] == value).all())
+            again = standin(labels, count, share, torch.Generator().manual_seed(1))
+            assert all(map(torch.equal, theirs, again))
+
+
+def test_rpn_head():
+    standin, reference = both("RPNHead")
+    theirs, ours = standin(6, 3).eval(), reference(6, 3).eval()
+    with torch.no_grad():
+        for target, source in zip(ours.parameters(), theirs.parameters(), strict=True):
+            target.copy_(source)
+        feature = random(2, 6, 4, 5)
+        torch.testing.assert_close(theirs(feature), ours(feature))
+    assert "RPNHead" in STANDINS
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("limits", [(60, 40, 0.5, 3), (1000, 1000, 0.7, 1), (20, 5, 0.3, 9.5), (9, 9, 0.7, 500)], ids=str)
+def test_propose(limits, dtype):
+    standin, reference = both("propose")
+    anchors = random_boxes(80, dtype=dtype)
+    objectness, deltas = random(2, 80, seed=1, dtype=dtype) - 0.5, 0.5 * random(2, 80, 4, seed=2, dtype=dtype)
+    for case in ((objectness, deltas, anchors), (objectness[:, :0], deltas[:, :0], anchors[:0]), (objectness[:0], deltas[:0], anchors)):
+        torch.testing.assert_close(standin(*case, (150, 97), *limits), reference(*case, (150, 97), *limits))
+
+
 # 10_fpn
 
 

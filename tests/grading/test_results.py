@@ -154,6 +154,32 @@ def test_worker_that_dies_or_hangs_is_replaced_and_its_hand_in_tried_again(
     assert all(told.startswith("by ") for told in workers) and len(workers) < 7, "one worker grades many"
 
 
+def test_worker_whose_check_was_stopped_in_the_middle_grades_no_other_hand_in(course, tmp_path, monkeypatch):
+    import torch
+
+    from autograder import judge
+    from autograder.remote import Late
+
+    lesson = handin.load_lesson(course / "solutions" / "01_small" / "small.py")
+
+    def stopped(job, sandbox):
+        about = f"{os.getpid()} {torch.is_grad_enabled()}"
+        if job.student.startswith("busy"):
+            with pytest.raises(Late), judge._no_longer_than(0.01):
+                torch.set_grad_enabled(False)  # as by a library that is stopped before it puts it back
+                while True:
+                    pass
+            about += f" {torch.is_grad_enabled()}"
+        return not_graded(job, about)
+
+    monkeypatch.setattr(grading, "grade_one", stopped)
+    names = ["a", "busy 1", "b", "c", "busy 2", "busy 3", "d"]
+    jobs = (Job(name, lesson, name, 1.0, b"") for name in names)
+    told = {job.student: result["trouble"].split() for job, result in in_processes(jobs, 1)}
+    assert all(enabled == "True" for _, *words in told.values() for enabled in words)
+    assert [sum(told[name][0] == told[other][0] for other in names) for name in names] == [2, 2, 3, 3, 3, 1, 1]
+
+
 def test_progress_tells_rate_and_time_left_where_no_terminal_shows_a_bar(capsys, monkeypatch):
     clock = iter(range(0, 1000, 6))  # seconds: each look at the clock is 6 later
     monkeypatch.setattr(grading.time, "monotonic", lambda: float(next(clock)))

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-if "describe" not in globals():  # in a notebook the lesson's setup has run before; here it is read from the lesson
+if (
+    "describe" not in globals()
+):  # in a notebook the lesson's setup has run before; here it is read from the lesson
     from autograder.lessons import all_exercises
 
     lesson = {}
@@ -88,7 +90,12 @@ def selective_search__heap(segments, image):
         near[i].add(j)
         near[j].add(i)
     size = segments.shape[::-1]
-    heap = [(-region_similarity__plain_loops(regions[i], regions[j], size), i, j) for i in near for j in near[i] if i < j]
+    heap = [
+        (-region_similarity__plain_loops(regions[i], regions[j], size), i, j)
+        for i in near
+        for j in near[i]
+        if i < j
+    ]
     heapq.heapify(heap)
     while heap:
         _, i, j = heapq.heappop(heap)
@@ -97,7 +104,10 @@ def selective_search__heap(segments, image):
         a, b, new = regions[i], regions[j], len(regions)
         total = a["size"] + b["size"]
         box = [f(p, q) for f, p, q in zip((min, min, max, max), a["box"], b["box"])]
-        mix = {k: torch.stack([a[k], b[k]]).T @ torch.tensor([a["size"], b["size"]], dtype=image.dtype) / total for k in ("colour", "texture")}
+        mix = {
+            k: torch.stack([a[k], b[k]]).T @ torch.tensor([a["size"], b["size"]], dtype=image.dtype) / total
+            for k in ("colour", "texture")
+        }
         regions.append({"size": total, "box": box, **mix})
         near[new] = (near.pop(i) | near.pop(j)) - {i, j}
         for k in near[new]:
@@ -292,10 +302,14 @@ def label_proposals__filled(iou, labels):
 
 def label_proposals__numpy(iou, labels):
     table = iou.numpy()
-    padded = numpy.concatenate([table, numpy.full((1, table.shape[1]), 0.1 if len(table) == 0 else -1, table.dtype)])
+    padded = numpy.concatenate(
+        [table, numpy.full((1, table.shape[1]), 0.1 if len(table) == 0 else -1, table.dtype)]
+    )
     best, which = padded.max(0), padded.argmax(0)
     names = numpy.append(labels.numpy(), 0)
-    return torch.from_numpy(numpy.select([best >= 0.5, best >= padded.dtype.type(0.1)], [names[which], 0], -1).astype("int64"))
+    return torch.from_numpy(
+        numpy.select([best >= 0.5, best >= padded.dtype.type(0.1)], [names[which], 0], -1).astype("int64")
+    )
 
 
 class FastRCNNHead__lazy_names(nn.Module):
@@ -309,7 +323,11 @@ class FastRCNNHead__lazy_names(nn.Module):
         self.out = nn.Linear(64, 5 * num_classes + 1)
 
     def forward(self, pooled):
-        out = self.out(torch.tanh(self.hidden(pooled.reshape(len(pooled), -1 if len(pooled) else self.hidden.in_features))))
+        out = self.out(
+            torch.tanh(
+                self.hidden(pooled.reshape(len(pooled), -1 if len(pooled) else self.hidden.in_features))
+            )
+        )
         return [out[:, : self.k + 1], out[:, self.k + 1 :].reshape(len(pooled), self.k, 4)]
 
 
@@ -332,7 +350,9 @@ class FastRCNNHead__two_towers(nn.Module):
     def __init__(self, channels, pool, num_classes):
         super().__init__()
         n = channels * math.prod(pool)
-        self.cls = nn.Sequential(nn.Flatten(), nn.Linear(n, 50), nn.ELU(), nn.Dropout(), nn.Linear(50, num_classes + 1))
+        self.cls = nn.Sequential(
+            nn.Flatten(), nn.Linear(n, 50), nn.ELU(), nn.Dropout(), nn.Linear(50, num_classes + 1)
+        )
         self.trunk = nn.Sequential(nn.Flatten(), nn.Linear(n, 50), nn.ELU())
         self.boxes = nn.ModuleList(nn.Linear(50, 4) for _ in range(num_classes))
 
