@@ -977,11 +977,15 @@ of the number of positives.
 
 ## The detector
 
-Trunk, pyramid, head. One thing is added. The slides' σ = 0.01 is made for 256 channels, a trunk that has
-learnt on ImageNet, and 90,000 steps. Ours has 64 channels and no past: through four such layers a signal
-shrinks to a thousandth, and in 250 steps such a head learnt nothing here (an AP of 0.000). So
-`add_norms` puts a normalisation (`GroupNorm`) behind each hidden convolution, which brings it back to size.
-torchvision's second version of RetinaNet does so too.
+Trunk, pyramid, head, and one change of the head. The slides' σ = 0.01 and four hidden layers are made for 256
+channels, a trunk that has learnt on ImageNet, and 90,000 steps. Ours has 64 channels and no past: through four
+such layers a signal shrinks to a thousandth, and in 250 steps such a head learnt nothing here (an AP of 0.000).
+So `slim` makes the head fit for a short training:
+
+- behind each hidden convolution comes a normalisation, which brings the signal back to size: `GroupNorm` with
+  32 groups, as in torchvision's second version of RetinaNet;
+- of the four hidden convolutions in a subnet two stay. Each one more costs time, and steps before the first
+  name of a shape is right.
 
 In prediction (paper): keep what scores over 0.05, of each level the 1,000 best; decode; merge the levels;
 non-maximum suppression in each class at an IoU of 0.5. We start at 0.02, since AP wants to see the whole list,
@@ -995,12 +999,17 @@ TopDown = earlier("TopDown")
 decode_boxes, batched_nms = earlier("decode_boxes"), earlier("batched_nms")
 
 
-def add_norms(head, channels):
-    """Puts a normalisation behind every hidden convolution of a head."""
-    for parent in list(head.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Conv2d) and layer.out_channels == channels:
-                setattr(parent, name, nn.Sequential(layer, nn.GroupNorm(1, channels)))
+def slim(head, channels):
+    """Leaves two of four hidden convolutions in each subnet of a head, and puts a normalisation behind them."""
+    hidden = [
+        (parent, name, layer)
+        for parent in head.modules()
+        for name, layer in parent.named_children()
+        if isinstance(layer, nn.Conv2d) and layer.out_channels == channels
+    ]
+    for i, (parent, name, layer) in enumerate(hidden):  # four of one subnet, then four of the other
+        kept = nn.Sequential(layer, nn.GroupNorm(math.gcd(32, channels), channels))
+        setattr(parent, name, kept if i % 4 < 2 else nn.Identity())
 
 
 class RetinaNet(nn.Module):
@@ -1011,7 +1020,7 @@ class RetinaNet(nn.Module):
         self.backbone, self.image_size = backbone, image_size
         self.pyramid = TopDown(list(backbone.channels.values()), channels)
         self.head = RetinaNetHead(channels, len(SCALES), num_classes)
-        add_norms(self.head, channels)
+        slim(self.head, channels)
         self.register_buffer("anchors", anchors_for(image_size))
 
     def forward(self, images):
@@ -1087,7 +1096,7 @@ GPU some seconds.
 # %%
 torch.manual_seed(0)
 model = RetinaNet(small_trunk(), len(train.classes), (128, 128))
-history = fit(model, loss, train, steps=700)
+history = fit(model, loss, train, steps=650)
 print(f"the loss fell to less than half: {sum(history.total[-50:]) < sum(history.total[:50]) / 2}")
 if not history.total:  # nothing is trained while grading: a few scenes will do
     test = test.subset(range(8))
@@ -1117,18 +1126,18 @@ scores = evaluate(model.detect, test, small=16, large=40)
 scores
 
 # %%
-print(f"AP50 > 0.1: {scores.AP50 > 0.1}")
+print(f"AP50 > 0.2: {scores.AP50 > 0.2}")
 print(f"AR > 0.45, most shapes have a box among the detections: {scores.AR > 0.45}")
 
 # %% [markdown]
 r"""
-The recall (AR) is high and the AP low: nearly every shape has a box, often with the wrong name. 700 steps are short
-for the names; try more of them.
+The recall (AR) is higher than the AP: most shapes have a box, some of them with the wrong name. A detector of this
+kind learns boxes first and names later, so more steps help: try 2,000 of them.
 
 ### Where the loss is now
 
 For the trained detector, on 100 test scenes: sort all background questions by their loss, the hardest first,
-and add up. The paper's figure 4 does the same. Look at the left edge: how few questions hold most of the loss?
+and add up. The paper's figure 4 shows the same, from the easiest on. Look at the left edge: how few questions hold most of the loss?
 """
 
 # %%
@@ -1237,9 +1246,10 @@ class Theirs(nn.Module):
         self.model = retinanet.RetinaNet(
             Pyramid(), num_classes + 1, min_size=SMALL, max_size=SMALL, image_mean=[0.0] * 3, image_std=[1.0] * 3,
             anchor_generator=AnchorGenerator(sizes, ((1.0,),) * len(STRIDES)),
-            head=Head(64, len(SCALES), num_classes + 1, norm_layer=functools.partial(nn.GroupNorm, 1)),
+            head=Head(64, len(SCALES), num_classes + 1),
             fg_iou_thresh=0.4, bg_iou_thresh=0.3, score_thresh=0.02, detections_per_img=100,
         )  # fmt: skip
+        slim(self.model.head, 64)
 
     def forward(self, images, targets=None):
         return self.model(list(images), targets)
