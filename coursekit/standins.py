@@ -530,3 +530,68 @@ LIBRARY.update(
         ),
     }
 )
+
+
+# 11_retinanet
+
+
+def focal_loss(logits, targets, alpha=0.25, gamma=2.0):
+    from torchvision.ops import sigmoid_focal_loss
+
+    return sigmoid_focal_loss(logits, targets, alpha, gamma)
+
+
+class RetinaNetHead(nn.Module):
+    """torchvision's; it gives a dict."""
+
+    def __init__(self, channels, anchors_per_cell, num_classes):
+        from torchvision.models.detection.retinanet import RetinaNetHead
+
+        super().__init__()
+        self.head = RetinaNetHead(channels, anchors_per_cell, num_classes)
+
+    def forward(self, features):
+        outputs = self.head(features)
+        return outputs["cls_logits"], outputs["bbox_regression"]
+
+
+def retinanet_loss(logits, deltas, labels, target_deltas):
+    """torchvision's two losses of RetinaNet, with its smooth L1, of the whole batch taken as one image.
+
+    Of several images torchvision divides each by its own positives and gives the mean.
+    """
+    from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetRegressionHead
+
+    # torchvision encodes the matched boxes itself; here anchor i is matched to "box" i, whose code is given
+    coder = SimpleNamespace(encode_single=lambda boxes, anchors: boxes)
+    classes, boxes = SimpleNamespace(BETWEEN_THRESHOLDS=-2), SimpleNamespace(box_coder=coder, _loss_type="smooth_l1")
+    labels, wanted = labels.flatten(), target_deltas.flatten(0, 1)
+    rows = torch.where(labels > 0, torch.arange(len(labels), device=labels.device), labels - 1)
+    truth = [{"labels": labels - 1, "boxes": wanted}]
+    outputs = {"cls_logits": logits.flatten(0, 1)[None], "bbox_regression": deltas.flatten(0, 1)[None]}
+    return (
+        RetinaNetClassificationHead.compute_loss(classes, truth, outputs, [rows]),
+        RetinaNetRegressionHead.compute_loss(boxes, truth, outputs, [wanted], [rows]),
+    )
+
+
+STANDINS |= {function.__name__: function for function in (focal_loss, RetinaNetHead, retinanet_loss)}
+LIBRARY |= {
+    "balanced_cross_entropy": ("torchvision.ops.focal_loss.sigmoid_focal_loss",),
+    "focal_loss": ("torchvision.ops.focal_loss.sigmoid_focal_loss",),
+    "RetinaNetHead": (
+        "torchvision.models.detection.retinanet.RetinaNetHead",
+        "torchvision.models.detection.retinanet.RetinaNetClassificationHead",
+        "torchvision.models.detection.retinanet.RetinaNetRegressionHead",
+        "torchvision.models.detection.ssd.SSDHead",
+        "torchvision.models.detection.ssd.SSDScoringHead",
+        "torchvision.models.detection.rpn.permute_and_flatten",
+    ),
+    "retinanet_loss": (
+        "torchvision.models.detection.retinanet.RetinaNetHead",
+        "torchvision.models.detection.retinanet.RetinaNetClassificationHead",
+        "torchvision.models.detection.retinanet.RetinaNetRegressionHead",
+        "torchvision.ops.focal_loss.sigmoid_focal_loss",
+        "torchvision.models.detection._utils._box_loss",
+    ),
+}

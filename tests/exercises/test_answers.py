@@ -180,6 +180,18 @@ UNFIT = {
     },
     "rpn_loss": {"rows_in_reverse": "it gives two scalars"},
     "alternating_training": {"fails_on_empty_input": "no weight of a network is empty"},
+    "prior_bias": {
+        name: "a plain number comes in and goes out"
+        for name in (
+            "returns_double",
+            "returns_single",
+            "changes_its_arguments",
+            "fails_on_empty_input",
+            "a_little_off",
+            "rows_in_reverse",
+        )
+    },
+    "retinanet_loss": {"rows_in_reverse": "it gives two scalars"},
 }
 
 
