@@ -303,3 +303,53 @@ def test_batched_nms_of_negative_coordinates_and_of_small_boxes_with_large_label
         kept = standin(boxes, scores, labels, 0.5)
         assert torch.equal(kept, reference(boxes, scores, labels, 0.5))
         assert kept.tolist() == {2: [0, 1], 4: [0, 2, 3]}[len(boxes)]
+
+
+# 10_fpn
+
+
+def test_TopDown():
+    standin, reference = both("TopDown")
+    theirs, ours = standin([3, 7, 5], 4), reference([3, 7, 5], 4)
+    # both have weight and bias of the lateral layers, from fine to coarse, then of the smoothing layers
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    for sizes in ([(16, 24), (8, 12), (4, 6)], [(21, 13), (11, 7), (6, 4)], [(15, 9), (7, 4), (3, 1)]):
+        maps = [random(2, c, *size, seed=c) for c, size in zip((3, 7, 5), sizes)]
+        torch.testing.assert_close(theirs(maps), ours(maps), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [300, 1, 0])
+def test_assign_level(count, dtype):
+    standin, reference = both("assign_level")
+    boxes = random_boxes(count, dtype=dtype) * 12
+    for arguments in ((), (4, 3, 7), (7, 3, 5), (2, 0, 9)):
+        assert torch.equal(standin(boxes, *arguments), reference(boxes, *arguments))
+
+
+def test_assign_level_at_the_borders_and_without_area():
+    standin, reference = both("assign_level")
+    sides = [7.0 * 2**i for i in range(9)] + [0.0]
+    boxes = torch.tensor([[3.0, 5, 3 + w, 5 + h] for w in sides for h in sides])
+    assert torch.equal(standin(boxes, 4, -1, 8), reference(boxes, 4, -1, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("counts", [(30, 0, 12), (0, 0, 0), (1, 0, 0)])
+def test_pool_from_pyramid(counts, dtype):
+    standin, reference = both("pool_from_pyramid")
+    for strides in ([4, 8, 16, 32], [8, 16], [16]):
+        maps = [random(3, 5, -(-500 // s), -(-700 // s), seed=s, dtype=dtype) for s in strides]
+        boxes = [random_boxes(count, seed=i, dtype=dtype) * 7 for i, count in enumerate(counts)]
+        for group in boxes:
+            group[:, 2:] += 32  # the library widens boxes under a cell
+        arguments = (maps, boxes, (3, 2), strides)
+        torch.testing.assert_close(standin(*arguments), reference(*arguments), rtol=1e-4, atol=1e-4)
+
+
+def test_pool_from_pyramid_differs_on_boxes_smaller_than_a_cell():
+    standin, reference = both("pool_from_pyramid")
+    maps, boxes = [random(1, 1, 9, 9), random(1, 1, 5, 5)], [torch.tensor([[9.0, 9, 11, 10], [9, 9, 17, 17]])]
+    ours, theirs = (function(maps, boxes, (1, 1), [4, 8]) for function in (reference, standin))
+    torch.testing.assert_close(ours[1], theirs[1])
+    assert (ours[0] - theirs[0]).abs() > 1e-3
