@@ -398,8 +398,8 @@ for index, name in enumerate(("class logits", "distances", "centre-ness")):
     same(coded(alone)[index], coded(maps)[index][1:], f"{name} of an image do not depend on the other images of the batch")
 single = FCOSHead(32, 1, [4], 1)([torch.rand(1, 32, 5, 2, generator=dice)])
 same([list(output.shape) for output in single], [[1, 10, 1], [1, 10, 4], [1, 10]], "one level and one class")
-coded = set_weights(coded)
-state = coded.state_dict()
+state = {name: 4 * weight if weight.ndim == 4 else weight for name, weight in set_weights(coded).state_dict().items()}
+coded.load_state_dict(state)
 logits, distances, centers = coded(maps)
 signs = [[bool((output < 0).any()), bool((output > 1).any())] for output in (logits, centers)]
 same(signs[0], [True, True], "class logits are any numbers, below 0 and above 1 too: the sigmoid comes later")
