@@ -155,7 +155,7 @@ same(locations((3, 2), 8), [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12
 same(locations((2, 1), 5), torch.tensor([[2.0, 2], [7, 2]]),
      "stride 5: half of it is rounded down to 2; a tensor of float32")
 ### BEGIN HIDDEN TESTS
-for columns, rows, stride in ((7, 4, 16), (4, 7, 32), (1, 5, 9), (6, 1, 1), (5, 3, 128)):
+for columns, rows, stride in ((7, 4, 16), (4, 7, 32), (1, 5, 7), (6, 1, 1), (3, 2, 9), (5, 3, 128)):
     points = [[stride // 2 + x * stride, stride // 2 + y * stride] for y in range(rows) for x in range(columns)]
     same(locations((columns, rows), stride), torch.tensor(points, dtype=torch.float32),
          f"{columns} columns, {rows} rows, stride {stride}")
@@ -362,8 +362,10 @@ same(fcos_targets(point, torch.tensor([[45.0, 1, 55, 90], [30, 30, 70, 60]]), to
      [5], "areas of 890 and 1200, largest distances of 50 and 20: the area decides")
 close = torch.tensor([[0.0, 0, 200.015, 200], [0, 0, 200, 200], [0, 0, 200.01, 200]])
 same(fcos_targets(point, close, torch.tensor([1, 2, 3]), (0, math.inf))[0], [2], "areas of 40003, 40000 and 40002")
-huge = torch.tensor([[-20000.0, -20000, 30000, 30000], [-20000, -20000, 40000, 30000]])
-same(fcos_targets(point, huge, torch.tensor([1, 2]), (0, math.inf))[0], [1], "boxes of more than 10⁸ square pixels")
+huge = torch.tensor([[-20000.0, -20000, 40000, 30000], [-20000, -20000, 30000, 30000]])
+same(fcos_targets(point, huge, torch.tensor([2, 1]), (0, math.inf))[0], [1], "boxes of more than 10⁸ square pixels")
+specks = torch.tensor([[49.4, 39.5, 50.6, 40.5], [49.5, 39.3, 50.5, 40.45]])
+same(fcos_targets(point, specks, torch.tensor([1, 2]), (0, math.inf))[0], [2], "areas of 1.2 and 1.15 square pixels")
 ### END HIDDEN TESTS
 
 # %% check="fcos_targets" part="empty" points=1
@@ -420,9 +422,9 @@ with plot.figure(alt, columns=3, width=10, height=3.6) as axes:
 r"""
 ### How many are ambiguous?
 
-The question of the first figure, counted. We take crowded scenes, where shapes hide each other. Of all positive locations, how
-many lie in more than one box that could have them? Once without a pyramid, one level of stride 8 for all sizes; once with three
-levels and their ranges. With the ranges, only boxes that the level takes compete.
+The question of the first figure, counted. Of all positive locations, how many could belong to more than one box? Once without a
+pyramid, one level of stride 8 for all sizes; once with three levels and their ranges, where only boxes that the level takes
+compete. On ordinary scenes, with shapes of all sizes, and on crowded ones, with rows of shapes of one size.
 """
 
 # %%
@@ -437,19 +439,22 @@ def ambiguous_share(data, points, ranges):
     return ambiguous / positive
 
 
-many = scenes("test", 200, difficulty="crowded")
-shares = [
-    ambiguous_share(many, every_point[:1], (0, math.inf)),
-    ambiguous_share(many, every_point, RANGES),
-]
+sets = {"ordinary scenes": scenes("test", 200), "crowded scenes": scenes("test", 200, difficulty="crowded")}
+shares = {
+    name: (ambiguous_share(data, every_point[:1], (0, math.inf)), ambiguous_share(data, every_point, RANGES))
+    for name, data in sets.items()
+}
 plot.table(
-    [["one level, stride 8", 100 * shares[0]], ["three levels with ranges", 100 * shares[1]]],
-    ["", "ambiguous, %"], "positive locations of 200 crowded scenes", digits=0,
+    [[name, f"{one:.0%}", f"{three:.0%}"] for name, (one, three) in shares.items()],
+    ["", "one level, stride 8", "three levels with ranges"], "ambiguous, of all positive locations",
 )
 
 # %% [markdown]
 r"""
-AMBIGUOUS_TEXT
+On ordinary scenes the pyramid settles more than half of the cases, since boxes that overlap there mostly differ in size. The
+paper counts the same on COCO, 23 % without a pyramid and 7 % with one. In the crowd the overlapping boxes are of one size, so the
+ranges separate next to nothing, and the rule of the smallest box has to decide nearly all. Where objects of one size stand
+behind each other, FCOS loses some of them, and no choice of ranges helps.
 
 ### What the slide's `min` does
 
@@ -578,8 +583,8 @@ untouched(centerness, mixed.clone())
 
 # %% [markdown]
 r"""
-As a map, for a box 90 pixels wide and 60 high. Look at the size of the bright part: half of the box's locations are under
-0.4 or so. On the right, the targets of a scene, of all levels together; the larger the dot, the higher its centre-ness.
+As a map, for a box 90 pixels wide and 60 high. Look at the size of the bright part: half of a box's area is under 0.3, and one
+fifth is over 0.5. On the right, the targets of a scene, of all levels together; the larger the dot, the higher its centre-ness.
 """
 
 # %%
@@ -769,7 +774,7 @@ same(numbered(features)[1][1, [0, 7]], [[8, 21.7463, 59.1124, 2.94304], [16, 43.
 ### BEGIN HIDDEN TESTS
 sizes = [(3, 4), (2, 3), (2, 1)]
 maps = [torch.rand(2, 32, h, w, generator=dice) for h, w in sizes]
-coded = set_weights(FCOSHead(32, 3, [2, 3, 5], 2), middle=True)
+coded = set_weights(FCOSHead(32, 3, [2, 3, 5], 1), middle=True)
 row, expected, found = 0, [], ([], [], [])
 for level, (h, w) in enumerate(sizes):
     for cell in range(1, h * w):
@@ -792,7 +797,7 @@ signs = [[bool((output < 0).any()), bool((output > 1).any())] for output in (log
 same(signs[0], [True, True], "class logits are any numbers, below 0 and above 1 too: the sigmoid comes later")
 same(signs[1], [True, True], "centre-ness logits are any numbers, below 0 and above 1 too: the sigmoid comes later")
 same(bool((distances > 0).all()), True, "distances are above 0 whatever the weights")
-twin = FCOSHead(32, 3, [2, 3, 5], 2)
+twin = FCOSHead(32, 3, [2, 3, 5], 1)
 twin.load_state_dict(state)
 same([bool(torch.allclose(*pair)) for pair in zip(twin(maps), coded(maps))], [True] * 3,
      "a second head with the same state_dict gives the same answers")
@@ -929,6 +934,37 @@ same([sorted(name for name in state if name.startswith(tower)) for tower in ("cl
      [[f"{tower}.{layer}.{part}" for layer in (0, 1, 3, 4) for part in ("bias", "weight")]
       for tower in ("class_tower", "box_tower")],
      "each tower is a Sequential of convolution, norm, ReLU, convolution, norm, ReLU")
+
+
+def by_hand(state, features, strides, depth):
+    """What a head with these weights gives, layer by layer."""
+    def last(name, x):
+        return F.conv2d(x, state[f"{name}.weight"], state[f"{name}.bias"], padding=1).flatten(2).mT
+
+    found = []
+    for feature, stride, scale in zip(features, strides, state["scales"]):
+        towers = []
+        for name in ("class_tower", "box_tower"):
+            x = feature
+            for i in range(0, 3 * depth, 3):
+                x = F.conv2d(x, state[f"{name}.{i}.weight"], state[f"{name}.{i}.bias"], padding=1)
+                x = F.group_norm(x, 32, state[f"{name}.{i + 1}.weight"], state[f"{name}.{i + 1}.bias"]).relu()
+            towers.append(x)
+        found.append((last("class_logits", towers[0]), stride * torch.exp(scale * last("box_distances", towers[1])),
+                      last("center_logits", towers[0])[..., 0]))
+    return tuple(torch.cat(part, 1) for part in zip(*found))
+
+
+dice = torch.Generator().manual_seed(8)
+whole = FCOSHead(64, 3, [2, 5], 2)
+state = {name: torch.randn(weight.shape, generator=dice) / (24 if weight.ndim > 1 else 2)
+         for name, weight in sorted(whole.state_dict().items())}
+whole.load_state_dict(state)
+maps = [torch.randn(2, 64, *size, generator=dice) for size in ((3, 4), (2, 1))]
+expected, answers = by_hand(state, maps, (4, 32), 2), whole(maps)
+same(answers[0], expected[0], "class logits of a head with random weights, layer by layer", rtol=1e-3, atol=1e-4)
+same(answers[1], expected[1], "distances of a head with random weights, layer by layer", rtol=1e-3, atol=1e-4)
+same(answers[2], expected[2], "centre-ness of a head with random weights, layer by layer", rtol=1e-3, atol=1e-4)
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -1279,12 +1315,13 @@ def predict_by_loops(logits, ltrb, center_logits, locations, image_size, thresho
 
 
 def random_outputs(seed, images, classes, dtype):
-    """What a head might say of two levels over an image of 56×30."""
+    """What a head might say of three levels over an image of 56×30."""
     dice = torch.Generator().manual_seed(seed)
     levels = [torch.tensor([[4.0 + 8 * x, 4 + 8 * y] for y in range(4) for x in range(7)], dtype=dtype),
-              torch.tensor([[8.0 + 16 * x, 8 + 16 * y] for y in range(2) for x in range(4)], dtype=dtype)]
-    logits, centers = 2 * torch.randn(images, 36, classes, generator=dice) - 1, 2 * torch.randn(images, 36, generator=dice)
-    sides = 1 + torch.rand(images, 36, 4, generator=dice) * torch.tensor([20.0, 8, 14, 12])
+              torch.tensor([[8.0 + 16 * x, 8 + 16 * y] for y in range(2) for x in range(4)], dtype=dtype),
+              torch.tensor([[16.0, 16], [48, 16]], dtype=dtype)]
+    logits, centers = 2 * torch.randn(images, 38, classes, generator=dice) - 1, 2 * torch.randn(images, 38, generator=dice)
+    sides = 1 + torch.rand(images, 38, 4, generator=dice) * torch.tensor([20.0, 8, 14, 12])
     return logits.to(dtype), sides.to(dtype), centers.to(dtype), levels, (56, 30)
 
 
@@ -1292,10 +1329,10 @@ for seed, dtype in ((0, torch.float32), (1, torch.float64)):
     several = random_outputs(seed, 3, 4, dtype)
     for rest in ((0.05, 0.6, 1000, 100, False), (0.3, 0.3, 1000, 100, True), (0.02, 0.5, 7, 100, False), (0.1, 0.2, 12, 5, True)):
         same(fcos_predict(*several, *rest), predict_by_loops(*several, *rest),
-             f"three images, four classes, two levels, case {seed}, with {rest} for threshold, IoU threshold, candidates, top_k, sqrt")
+             f"three images, four classes, three levels, case {seed}, with {rest} for threshold, IoU threshold, candidates, top_k, sqrt")
 single = random_outputs(2, 1, 1, torch.float32)
 same(fcos_predict(*single), predict_by_loops(*single, 0.05, 0.6, 1000, 100, False), "one class, all defaults")
-alone = (single[0][:, 28:], single[1][:, 28:], single[2][:, 28:], single[3][1:], (56, 30))
+alone = (single[0][:, 28:36], single[1][:, 28:36], single[2][:, 28:36], single[3][1:2], (56, 30))
 same(fcos_predict(*alone), predict_by_loops(*alone, 0.05, 0.6, 1000, 100, False), "one level")
 row = torch.tensor([[10.0 * x + 5, 5] for x in range(1100)])
 rising = torch.linspace(-2, 1, 1100)
@@ -1453,9 +1490,9 @@ plot.table(
 )
 
 # %%
-print(f"AP50 > 0.5: {scores.AP50 > 0.5}")
-print(f"AP > 0.35: {scores.AP > 0.35}")
-CLAIM
+print(f"AP50 > 0.45: {scores.AP50 > 0.45}")
+print(f"AP > 0.3: {scores.AP > 0.3}")
+print(f"large shapes are found better than small ones: {scores.APl > scores.APs + 0.1}")
 
 # %% [markdown]
 r"""
@@ -1596,7 +1633,8 @@ def experiment(form, seed, steps=250):
 
 # %% [markdown]
 r"""
-EXPERIMENT_TEXT
+The runs were made beforehand, with the functions of the reference solution, by the command that the table names. Each value is the
+mean over the seeds, and after ± their standard deviation.
 """
 
 # %%
@@ -1607,7 +1645,14 @@ comparison.table(["AP", "AP50", "AP75"], digits=3)
 
 # %% [markdown]
 r"""
-RESULT_READING
+What we read in it, with care, since two seeds are few:
+
+- **Centre-ness helps a little here.** Trained and scored without it, AP is lower by 0.02 in each of the two seeds. On COCO, with
+  large objects and a long training, the paper finds 33.5 without and 37.1 with it.
+- **The two losses of the boxes do equally well**: their order changes from seed to seed. Both boxes hold the location, so they
+  always overlap, and GIoU's gift, a slope for boxes that lie apart, is not needed.
+- **Ours and torchvision's are equal** within what seeds differ by, though they differ in points, positives, exp and tower.
+- **All are low.** 250 steps are short for focal loss, which starts slowly from its prior; the notebook's own training was longer.
 
 You can run any of them with your own functions: take the `#` away and wait about a minute.
 """
