@@ -1513,7 +1513,7 @@ def overlaps_of_winners(model, data):
                 mine = names > 0
                 if mine.any():
                     chance = logits[mine, label - 1].sigmoid()
-                    winners = [chance.argmax(), (chance * center[mine].sigmoid()).argmax()]
+                    winners = torch.stack([chance.argmax(), (chance * center[mine].sigmoid()).argmax()])
                     a, b = said[mine][winners], true[mine][winners]
                     overlap, one, other = ((v[:, 0] + v[:, 2]) * (v[:, 1] + v[:, 3]) for v in (torch.minimum(a, b), a, b))
                     rows.append(overlap / (one + other - overlap))
@@ -1528,8 +1528,6 @@ if history.total:  # nothing is trained while grading
         for role, column, name in ((1, 0, "class alone"), (4, 1, "class · centre-ness")):
             plot.curve(least, [(overlaps[:, column] >= t).float().mean() for t in least], role, name, ax)
         ax.set(xlabel="IoU with the true box, at least", ylabel="share of the objects")
-    mean = overlaps.mean(0)
-    print(f"the boxes of the winners are better with centre-ness: {bool(mean[1] > mean[0])}")
 
 # %% [markdown]
 r"""
