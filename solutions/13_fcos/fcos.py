@@ -878,7 +878,7 @@ for name, weight in state.items():
         state[name] = torch.zeros_like(weight)
         state[name][range(64), range(64), 1, 1] = 1.0
     elif weight.ndim == 4:
-        state[name] = torch.randn(weight.shape, generator=dice)
+        state[name] = torch.randn(*weight.shape, generator=dice)
 groups.load_state_dict(state)
 quiet = torch.rand(1, 64, 3, 2, generator=dice) + 1
 loud_pair, loud_one = quiet.clone(), quiet.clone()
