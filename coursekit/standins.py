@@ -595,3 +595,20 @@ LIBRARY |= {
         "torchvision.models.detection._utils._box_loss",
     ),
 }
+
+
+# 13_fcos: torchvision's parts are not the slides' (other points, ReLU, GIoU, root of the product), so none stands in
+
+FCOS = (
+    "torchvision.models.detection.fcos.FCOS",
+    "torchvision.models.detection.fcos.FCOS.compute_loss",
+    "torchvision.models.detection.fcos.FCOS.postprocess_detections",
+    "torchvision.models.detection.fcos.FCOSHead",
+    "torchvision.models.detection.fcos.FCOSHead.compute_loss",
+    "torchvision.models.detection.fcos.FCOSClassificationHead",
+    "torchvision.models.detection.fcos.FCOSRegressionHead",
+)
+LIBRARY |= {
+    "locations": ("torchvision.models.detection.anchor_utils.AnchorGenerator",),
+    **{name: FCOS for name in ("fcos_targets", "centerness", "FCOSHead", "fcos_loss", "fcos_predict")},
+}

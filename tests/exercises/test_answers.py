@@ -153,6 +153,8 @@ UNFIT = {
     "ssd_loss": {"rows_in_reverse": "it gives two scalars"},
     "nms": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
     "batched_nms": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
+    "locations": {name: "no tensor comes in" for name in ("returns_single", "changes_its_arguments", "fails_on_empty_input")},
+    "fcos_loss": {"rows_in_reverse": "it gives three scalars"},
     "assign_level": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
     **{
         name: {"rows_in_reverse": "it gives a scalar", "returns_double": "a plain number is right too, so no dtype is asked for"}
