@@ -283,3 +283,130 @@ LIBRARY = {
         "coursekit.evaluation.evaluate",
     ),
 }
+
+
+# 10_fpn
+
+
+class TopDown(nn.Module):
+    """torchvision's feature pyramid network; it takes and gives a dict."""
+
+    def __init__(self, in_channels, channels):
+        from torchvision.ops import FeaturePyramidNetwork
+
+        super().__init__()
+        self.pyramid = FeaturePyramidNetwork(list(in_channels), channels)
+
+    def forward(self, features):
+        return list(self.pyramid({str(level): feature for level, feature in enumerate(features)}).values())
+
+
+def assign_level(boxes, k0=4, smallest=2, largest=5):
+    """torchvision counts levels from its smallest, and adds 1e-6 to the logarithm unless told otherwise."""
+    from torchvision.ops.poolers import LevelMapper
+
+    return smallest + LevelMapper(smallest, largest, canonical_level=k0, eps=0.0)([boxes])
+
+
+def pool_from_pyramid(features, boxes_per_image, output_size, strides):
+    """torchvision's pooler does not align by half a cell: its boxes are moved by that, in cells of their level.
+
+    It widens boxes under one cell to a cell, which the exercise does not.
+    """
+    from torchvision.ops.poolers import LevelMapper, _multiscale_roi_align
+
+    mapper = LevelMapper(*(stride.bit_length() - 1 for stride in (strides[0], strides[-1])), eps=0.0)
+    half = torch.tensor(strides, device=features[0].device) / 2
+    moved = [boxes - half[mapper([boxes])][:, None].to(boxes.dtype) for boxes in boxes_per_image]
+    scales = [1 / stride for stride in strides]
+    return _multiscale_roi_align(features, moved, tuple(output_size), 2, scales, mapper)
+
+
+STANDINS.update({function.__name__: function for function in (TopDown, assign_level, pool_from_pyramid)})
+LIBRARY.update(
+    {
+        "TopDown": ("torchvision.ops.feature_pyramid_network.FeaturePyramidNetwork",),
+        "assign_level": ("torchvision.ops.poolers.LevelMapper", "torchvision.ops.poolers.initLevelMapper"),
+        "pool_from_pyramid": (
+            "torchvision.ops.poolers.MultiScaleRoIAlign",
+            "torchvision.ops.poolers._multiscale_roi_align",
+        ),
+    }
+)
+
+
+# of 08_fast_rcnn, until it is here
+
+
+def roi_align(features, rois, output_size, spatial_scale, sampling_ratio=2):
+    from torchvision.ops import roi_align
+
+    return roi_align(features, rois, output_size, spatial_scale, sampling_ratio, aligned=True)
+
+
+STANDINS.setdefault("roi_align", roi_align)
+
+
+# 11_retinanet
+
+
+def focal_loss(logits, targets, alpha=0.25, gamma=2.0):
+    from torchvision.ops import sigmoid_focal_loss
+
+    return sigmoid_focal_loss(logits, targets, alpha, gamma)
+
+
+class RetinaNetHead(nn.Module):
+    """torchvision's; it gives a dict."""
+
+    def __init__(self, channels, anchors_per_cell, num_classes):
+        from torchvision.models.detection.retinanet import RetinaNetHead
+
+        super().__init__()
+        self.head = RetinaNetHead(channels, anchors_per_cell, num_classes)
+
+    def forward(self, features):
+        outputs = self.head(features)
+        return outputs["cls_logits"], outputs["bbox_regression"]
+
+
+def retinanet_loss(logits, deltas, labels, target_deltas):
+    """torchvision's two losses of RetinaNet, with its smooth L1, of the whole batch taken as one image.
+
+    Of several images torchvision divides each by its own positives and gives the mean.
+    """
+    from torchvision.models.detection.retinanet import RetinaNetClassificationHead, RetinaNetRegressionHead
+
+    # torchvision encodes the matched boxes itself; here anchor i is matched to "box" i, whose code is given
+    coder = SimpleNamespace(encode_single=lambda boxes, anchors: boxes)
+    classes, boxes = SimpleNamespace(BETWEEN_THRESHOLDS=-2), SimpleNamespace(box_coder=coder, _loss_type="smooth_l1")
+    labels, wanted = labels.flatten(), target_deltas.flatten(0, 1)
+    rows = torch.where(labels > 0, torch.arange(len(labels), device=labels.device), labels - 1)
+    truth = [{"labels": labels - 1, "boxes": wanted}]
+    outputs = {"cls_logits": logits.flatten(0, 1)[None], "bbox_regression": deltas.flatten(0, 1)[None]}
+    return (
+        RetinaNetClassificationHead.compute_loss(classes, truth, outputs, [rows]),
+        RetinaNetRegressionHead.compute_loss(boxes, truth, outputs, [wanted], [rows]),
+    )
+
+
+STANDINS |= {function.__name__: function for function in (focal_loss, RetinaNetHead, retinanet_loss)}
+LIBRARY |= {
+    "balanced_cross_entropy": ("torchvision.ops.focal_loss.sigmoid_focal_loss",),
+    "focal_loss": ("torchvision.ops.focal_loss.sigmoid_focal_loss",),
+    "RetinaNetHead": (
+        "torchvision.models.detection.retinanet.RetinaNetHead",
+        "torchvision.models.detection.retinanet.RetinaNetClassificationHead",
+        "torchvision.models.detection.retinanet.RetinaNetRegressionHead",
+        "torchvision.models.detection.ssd.SSDHead",
+        "torchvision.models.detection.ssd.SSDScoringHead",
+        "torchvision.models.detection.rpn.permute_and_flatten",
+    ),
+    "retinanet_loss": (
+        "torchvision.models.detection.retinanet.RetinaNetHead",
+        "torchvision.models.detection.retinanet.RetinaNetClassificationHead",
+        "torchvision.models.detection.retinanet.RetinaNetRegressionHead",
+        "torchvision.ops.focal_loss.sigmoid_focal_loss",
+        "torchvision.models.detection._utils._box_loss",
+    ),
+}

@@ -161,6 +161,18 @@ UNFIT = {
         name: "it gives plain numbers"
         for name in ("returns_double", "returns_single", "a_little_off", "rows_in_reverse")
     },
+    "prior_bias": {
+        name: "a plain number comes in and goes out"
+        for name in (
+            "returns_double",
+            "returns_single",
+            "changes_its_arguments",
+            "fails_on_empty_input",
+            "a_little_off",
+            "rows_in_reverse",
+        )
+    },
+    "retinanet_loss": {"rows_in_reverse": "it gives two scalars"},
 }
 
 

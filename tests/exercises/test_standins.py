@@ -303,3 +303,36 @@ def test_batched_nms_of_negative_coordinates_and_of_small_boxes_with_large_label
         kept = standin(boxes, scores, labels, 0.5)
         assert torch.equal(kept, reference(boxes, scores, labels, 0.5))
         assert kept.tolist() == {2: [0, 1], 4: [0, 2, 3]}[len(boxes)]
+
+
+# 11_retinanet
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 2e-7), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("alpha, gamma", [(0.25, 2.0), (0.75, 1.0), (0.5, 0.0), (0.25, 5.0)])
+def test_focal_loss(alpha, gamma, dtype, tolerance):
+    standin, reference = both("focal_loss")
+    logits, targets = 8 * random(7, 50, 3, dtype=dtype) - 4, (random(7, 50, 3, seed=1) < 0.2).to(dtype)
+    arguments = (logits, targets, alpha, gamma)
+    torch.testing.assert_close(standin(*arguments), reference(*arguments), rtol=tolerance, atol=tolerance)
+
+
+def test_RetinaNetHead():
+    standin, reference = both("RetinaNetHead")
+    theirs, ours = standin(8, 3, 5), reference(8, 3, 5)
+    # both have the hidden layers and the last one of the classes, then those of the boxes
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    maps = [random(2, 8, 3, 4), random(2, 8, 2, 1)]
+    torch.testing.assert_close(theirs(maps), ours(maps))
+    assert [tuple(output.shape) for output in theirs(maps)] == [(2, 42, 5), (2, 42, 4)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("positives", [(1,), (4, 1, 10), (3, 0), (0, 0)])
+def test_retinanet_loss(positives, dtype):
+    standin, reference = both("retinanet_loss")
+    logits, deltas, labels, targets = loss_inputs(positives, dtype=dtype)
+    labels[:, ::7] = -1
+    arguments = (logits, deltas, labels, targets)
+    ours, theirs = (losses_and_gradients(function, arguments) for function in (reference, standin))
+    torch.testing.assert_close(theirs, ours)
