@@ -25,7 +25,8 @@ class DetectionData:
     Args:
         images (Tensor[N, 3, H, W]): uint8, RGB.
         targets (list of N dicts): `boxes` float32 [M, 4], xyxy in pixels of these images; `labels` int64 [M]
-            in 1..K; where an image has boxes that no score may count, `ignore` bool [M]. M may be 0.
+            in 1..K; where an image has boxes that no score may count, `ignore` bool [M]. M may be 0. Where a
+            detector is given its regions, `proposals` float32 [P, 4], xyxy like the boxes; P may be 0.
         classes (sequence of str): the name of label k is `classes[k - 1]`.
         device (optional): where batches are wanted; where the images are, if not given.
 
@@ -53,6 +54,8 @@ class DetectionData:
             wanted = {"boxes": (torch.float32, (count, 4)), "labels": (torch.int64, (count,))}
             if "ignore" in target:
                 wanted["ignore"] = (torch.bool, (count,))
+            if "proposals" in target:
+                wanted["proposals"] = (torch.float32, (len(target["proposals"]), 4))
             for name, (dtype, shape) in wanted.items():
                 found = target[name]
                 if found.dtype != dtype or found.shape != shape:
@@ -94,6 +97,17 @@ class DetectionData:
         targets = [self.targets[i] for i in rows.tolist()]
         images = self.images[rows.to(self.images.device)]
         return DetectionData(images, targets, self.classes, device=self.device)
+
+    def with_proposals(self, proposals):
+        """The same set, with regions beside the boxes of each image: flipped with them in batches.
+
+        Args:
+            proposals (list of N Tensor[P, 4]): float32, xyxy in pixels of these images; P may differ and be 0.
+        """
+        if len(proposals) != len(self):
+            raise ValueError(f"{len(proposals)} sets of proposals, expected {len(self)}, one per image")
+        targets = [{**target, "proposals": boxes} for target, boxes in zip(self.targets, proposals)]
+        return DetectionData(self.images, targets, self.classes, device=self.device)
 
     def batches(
         self, batch_size, *, shuffle=False, flip=False, generator=None, drop_last=False, channels_last=False
@@ -146,23 +160,32 @@ def flip_batch(images, targets, mirrored):
 
     Args:
         images (Tensor[B, C, H, W]): any dtype.
-        targets (list of B dicts): each with `boxes` [M, 4], xyxy in pixels; other entries are copied.
+        targets (list of B dicts): each with `boxes` [M, 4], xyxy in pixels, all or none with `proposals`
+            [P, 4] likewise; other entries are copied.
         mirrored (Tensor[B]): bool, which images to mirror.
 
     Returns:
         (Tensor[B, C, H, W], list of B dicts): new ones; the arguments are unchanged.
     """
     images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-    counts = [len(target["boxes"]) for target in targets]
-    boxes = torch.cat([target["boxes"] for target in targets])  # [sum of M, 4]
+    turned = [{name: value.clone() for name, value in target.items()} for target in targets]
+    for name in ("boxes", "proposals"):
+        if targets and name in targets[0]:
+            mirror_boxes(turned, name, images.shape[-1], mirrored)
+    return images, turned
+
+
+def mirror_boxes(targets, name, width, mirrored):
+    """Puts the mirrored boxes of the images marked into `targets`, in place of those under `name`."""
+    counts = [len(target[name]) for target in targets]
+    boxes = torch.cat([target[name] for target in targets])  # [sum of M, 4]
     x1, y1, x2, y2 = boxes.unbind(1)
-    width = images.shape[-1]
     turned = torch.stack([width - x2, y1, width - x1, y2], 1)
     # output_size keeps a GPU from waiting: without it, the length has to be read back
     chosen = mirrored.repeat_interleave(_on_device(counts, boxes.device), output_size=len(boxes))
     boxes = torch.where(chosen[:, None], turned, boxes).split(counts)
-    kept = [{name: value.clone() for name, value in target.items() if name != "boxes"} for target in targets]
-    return images, [{"boxes": box, **rest} for box, rest in zip(boxes, kept, strict=True)]
+    for target, box in zip(targets, boxes, strict=True):
+        target[name] = box
 
 
 def load(records, classes, size, *, device=None):
@@ -254,7 +277,7 @@ def _decode(record, width, height):
 def _on(targets, device):
     """The targets on `device`, moved together: one copy for each entry, not one for each image."""
     moved = [dict(target) for target in targets]
-    for name in ("boxes", "labels", "ignore"):
+    for name in ("boxes", "labels", "ignore", "proposals"):
         having = [target for target in moved if name in target and target[name].device != device]
         if having:
             counts = [len(target[name]) for target in having]

@@ -87,6 +87,26 @@ def test_flipping_twice_changes_nothing():
         assert torch.equal(target["boxes"], original["boxes"])
 
 
+def test_proposals_flip_with_the_boxes_of_their_image():
+    data = bars()
+    right = [torch.cat([target["boxes"], torch.tensor([[1.0, 0, 5, 12]])]) for target in data.targets]
+    data = data.with_proposals([*right[:-1], torch.zeros(0, 4)])
+    assert "proposals" not in bars().targets[0] and len(data.subset([5])[0][1]["proposals"]) == 0
+    moved = 0
+    for images, targets in data.batches(4, shuffle=True, flip=True, generator=torch.Generator().manual_seed(3)):
+        for image, target in zip(images, targets, strict=True):
+            assert torch.equal(target["proposals"][: len(target["boxes"])], target["boxes"])
+            moved += target["proposals"][1:].tolist() == [[15, 0, 19, 12]]
+    assert 0 < moved < 5
+
+
+def test_proposals_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="2 sets of proposals, expected 6"):
+        bars().with_proposals([torch.zeros(3, 4)] * 2)
+    with pytest.raises(ValueError, match="proposals of target 0 are torch.float64"):
+        bars().with_proposals([torch.zeros(3, 4, dtype=torch.float64)] * 6)
+
+
 def test_boxes_stay_on_their_objects_in_flipped_batches():
     sides = set()
     for seed in range(8):

@@ -153,10 +153,20 @@ UNFIT = {
     "ssd_loss": {"rows_in_reverse": "it gives two scalars"},
     "nms": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
     "batched_nms": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
+    "assign_level": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
     **{
         name: {"rows_in_reverse": "it gives a scalar", "returns_double": "a plain number is right too, so no dtype is asked for"}
         for name in ("mean_iou", "voc11_ap", "area_ap", "coco101_ap")
     },
+    "region_similarity": {
+        "rows_in_reverse": "it gives a scalar",
+        "returns_double": "a plain number is right too, so no dtype is asked for",
+        "returns_single": "a plain number is right too, so no dtype is asked for",
+        "fails_on_empty_input": "a region is never empty",
+    },
+    "selective_search": {"fails_on_empty_input": "an image is never empty"},
+    "label_proposals": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
+    "fast_rcnn_loss": {"rows_in_reverse": "it gives two scalars"},
     "mean_ap": {
         name: "it gives plain numbers"
         for name in ("returns_double", "returns_single", "a_little_off", "rows_in_reverse")

@@ -336,3 +336,136 @@ def test_retinanet_loss(positives, dtype):
     arguments = (logits, deltas, labels, targets)
     ours, theirs = (losses_and_gradients(function, arguments) for function in (reference, standin))
     torch.testing.assert_close(theirs, ours)
+
+
+# 08_fast_rcnn
+
+
+def rois_of(count, dtype):
+    """Regions of two images of 160 by 112, some of them reaching out of it."""
+    boxes = 1.4 * random_boxes(count, dtype=dtype) - 20
+    return torch.cat([(2 * random(count, 1, seed=1)).floor().to(dtype), boxes], 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [60, 1, 0])
+@pytest.mark.parametrize("size, scale", [((7, 7), 1 / 8), ((2, 5), 1 / 4)])
+def test_roi_pool(count, size, scale, dtype):
+    standin, reference = both("roi_pool")
+    maps = random(2, 3, 15, 22, dtype=dtype)
+    arguments = (maps, rois_of(count, dtype), size, scale)
+    assert torch.equal(standin(*arguments), reference(*arguments))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [60, 1, 0])
+@pytest.mark.parametrize("size, scale, ratio", [((7, 7), 1 / 8, 2), ((2, 5), 1 / 4, 3)])
+def test_roi_align(count, size, scale, ratio, dtype):
+    standin, reference = both("roi_align")
+    maps = random(2, 3, 15, 22, dtype=dtype)
+    arguments = (maps, rois_of(count, dtype), size, scale, ratio)
+    torch.testing.assert_close(standin(*arguments), reference(*arguments), rtol=1e-6, atol=1e-6)
+    assert torch.equal(standin(*arguments[:4]), standin(*arguments[:4], 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("objects, count", [(5, 300), (1, 40), (0, 30), (3, 0), (0, 0)])
+def test_label_proposals(objects, count, dtype):
+    standin, reference = both("label_proposals")
+    iou = (16 * random(objects, count, dtype=dtype) ** 2).floor() / 16  # ties, and an IoU of exactly .5
+    labels = torch.arange(1, objects + 1)
+    assert torch.equal(standin(iou, labels), reference(iou, labels))
+    assert torch.equal(standin(iou * 0.2, labels), reference(iou * 0.2, labels))
+
+
+def test_FastRCNNHead():
+    standin, reference = both("FastRCNNHead")
+    theirs, ours = standin(5, (3, 4), 6), reference(5, (3, 4), 6)
+    layers = list(theirs.state_dict().values())  # two shared layers, then scores, then offsets, as ours
+    layers[-2:] = [layer[4:] for layer in layers[-2:]]  # without the box of background
+    ours.load_state_dict(dict(zip(ours.state_dict(), layers, strict=True)))
+    for count in (7, 0):
+        pooled = random(count, 5, 3, 4)
+        torch.testing.assert_close(theirs(pooled), ours(pooled))
+    assert [tuple(output.shape) for output in theirs(random(7, 5, 3, 4))] == [(7, 7), (7, 6, 4)]
+
+
+def region_losses(function, arguments, alpha):
+    scores, offsets = (tensor.clone().requires_grad_() for tensor in arguments[:2])
+    losses = function(scores, offsets, *arguments[2:], alpha)
+    return [*losses, *torch.autograd.grad(sum(losses), (scores, offsets))]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("low, high", [(-1, 5), (0, 5), (0, 1), (-1, 0)], ids=["all", "counted", "background", "ignored"])
+def test_fast_rcnn_loss(low, high, dtype):
+    standin, reference = both("fast_rcnn_loss")
+    labels = low + ((high - low) * random(40)).floor().long()
+    inputs = (random(40, 5, dtype=dtype), 3 * random(40, 4, 4, seed=1, dtype=dtype), labels)
+    arguments = (*inputs, 3 * random(40, 4, seed=2, dtype=dtype))
+    for alpha in (1.0, 0.25):
+        theirs, ours = (region_losses(function, arguments, alpha) for function in (standin, reference))
+        torch.testing.assert_close(theirs, ours)
+    empty = [tensor[:0] for tensor in arguments]
+    torch.testing.assert_close(standin(*empty), reference(*empty))
+
+
+def test_fast_rcnn_loss_differs_from_torchvisions_own_break_point():
+    from torchvision.models.detection.roi_heads import fastrcnn_loss
+
+    standin, _ = both("fast_rcnn_loss")
+    deltas = torch.tensor([[[0.0, 0, 0, 0]]])
+    one, target = torch.tensor([1]), torch.tensor([[0.5, 0, 0, 0]])
+    theirs = fastrcnn_loss(torch.zeros(1, 2), torch.zeros(1, 8), [one], [target])[1]
+    torch.testing.assert_close(theirs, torch.tensor(0.5 - 0.5 / 9))
+    torch.testing.assert_close(standin(torch.zeros(1, 2), deltas, one, target)[1], torch.tensor(0.125))
+
+
+# 10_fpn
+
+
+def test_TopDown():
+    standin, reference = both("TopDown")
+    theirs, ours = standin([3, 7, 5], 4), reference([3, 7, 5], 4)
+    # both have weight and bias of the lateral layers, from fine to coarse, then of the smoothing layers
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    for sizes in ([(16, 24), (8, 12), (4, 6)], [(21, 13), (11, 7), (6, 4)], [(15, 9), (7, 4), (3, 1)]):
+        maps = [random(2, c, *size, seed=c) for c, size in zip((3, 7, 5), sizes)]
+        torch.testing.assert_close(theirs(maps), ours(maps), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [300, 1, 0])
+def test_assign_level(count, dtype):
+    standin, reference = both("assign_level")
+    boxes = random_boxes(count, dtype=dtype) * 12
+    for arguments in ((), (4, 3, 7), (7, 3, 5), (2, 0, 9)):
+        assert torch.equal(standin(boxes, *arguments), reference(boxes, *arguments))
+
+
+def test_assign_level_at_the_borders_and_without_area():
+    standin, reference = both("assign_level")
+    sides = [7.0 * 2**i for i in range(9)] + [0.0]
+    boxes = torch.tensor([[3.0, 5, 3 + w, 5 + h] for w in sides for h in sides])
+    assert torch.equal(standin(boxes, 4, -1, 8), reference(boxes, 4, -1, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("counts", [(30, 0, 12), (0, 0, 0), (1, 0, 0)])
+def test_pool_from_pyramid(counts, dtype):
+    standin, reference = both("pool_from_pyramid")
+    for strides in ([4, 8, 16, 32], [8, 16], [16]):
+        maps = [random(3, 5, -(-500 // s), -(-700 // s), seed=s, dtype=dtype) for s in strides]
+        boxes = [random_boxes(count, seed=i, dtype=dtype) * 7 for i, count in enumerate(counts)]
+        for group in boxes:
+            group[:, 2:] += 32  # the library widens boxes under a cell
+        arguments = (maps, boxes, (3, 2), strides)
+        torch.testing.assert_close(standin(*arguments), reference(*arguments), rtol=1e-4, atol=1e-4)
+
+
+def test_pool_from_pyramid_differs_on_boxes_smaller_than_a_cell():
+    standin, reference = both("pool_from_pyramid")
+    maps, boxes = [random(1, 1, 9, 9), random(1, 1, 5, 5)], [torch.tensor([[9.0, 9, 11, 10], [9, 9, 17, 17]])]
+    ours, theirs = (function(maps, boxes, (1, 1), [4, 8]) for function in (reference, standin))
+    torch.testing.assert_close(ours[1], theirs[1])
+    assert (ours[0] - theirs[0]).abs() > 1e-3
