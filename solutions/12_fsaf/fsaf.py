@@ -3,27 +3,27 @@ r"""
 # 12 · FSAF: let the loss choose the level
 
 A pyramid has several levels, and somebody has to say which of them learns which object. Until now a rule of size
-did, written down before anything was trained: small boxes to fine levels, large boxes to coarse ones. **FSAF**, the
-feature selective anchor-free module, asks the network instead. Each object goes to the level that is best at it at
-the moment. To be able to ask all levels about all objects it drops the anchors: a cell says "here is the middle of
-a star, and its sides are so far away".
+did, written down before anything was trained: small boxes to fine levels, large ones to coarse levels. **FSAF**, the
+feature selective anchor-free module, asks the network instead. Each object goes to the level that does best on it
+at the moment. To ask every level about every object it drops the anchors: a cell says "here is the middle of a
+star, and its sides are so far away".
 
 The slides and this lesson follow Chenchen Zhu, Yihui He and Marios Savvides, "Feature Selective Anchor-Free Module
 for Single-Shot Object Detection", CVPR 2019 ([arXiv:1903.00621](https://arxiv.org/abs/1903.00621)); "the paper" is
 this one.
 
-**Time:** about two and a half hours, of which one training of about two minutes runs by itself. Seven exercises (5, 5,
-35, 20, 15, 10 and 10 minutes), two written questions.
+**Time:** about two and a half hours, of which one training of about two minutes runs by itself. Seven exercises (5,
+5, 35, 20, 15, 10 and 10 minutes), two written questions.
 
 **You need:** the pyramid and its rule of size (lesson 10), focal loss and RetinaNet's head (lesson 11), anchors and
 their targets (lesson 3), NMS (lesson 6). What you wrote for them is used; where something is missing a library's
 function takes its place.
 
 **Conventions**, as in all lessons: a box is `(x1, y1, x2, y2)` in pixels, x right, y down. Labels are whole numbers
-`1..K`. The map of level $l$ has a cell for every $2^l \times 2^l$ pixels; its size is given as `grid = (columns, rows)`.
-Everything dense goes row by row, y outer and x inner. The slides write a box as $(x, y, w, h)$ with its *centre* first,
-and the four distances of a point to the sides of a box as $(t, l, b, r)$: top, left, bottom, right. We keep `xyxy` for
-boxes and the slides' order for distances.
+`1..K`. The map of level $l$ has one cell for $2^l \times 2^l$ pixels; its size is `grid = (columns, rows)`.
+Everything dense goes row by row, y outer and x inner. The slides write a box as $(x, y, w, h)$ with its *centre*
+first, and the distances of a point to the four sides of a box as $(t, l, b, r)$: top, left, bottom, right. We keep
+`xyxy` for boxes and take the slides' order for distances.
 """
 
 # %% setup=true tags=["nbval-ignore-output"]
@@ -41,9 +41,83 @@ focal_loss, assign_level = earlier("focal_loss"), earlier("assign_level")
 
 # %% [markdown]
 r"""
+## What we will build
+
+A RetinaNet with a second, anchor-free branch, for these scenes. At the end of the lesson they come again, with what
+it found, and with the level that each object chose.
+"""
+
+# %%
+from coursekit.data import scenes
+
+test = scenes("test")
+alt = "Four scenes with two to five shapes each, and the true box and name of each shape"
+with plot.figure(alt, width=8, height=2.2) as ax:
+    plot.pictures(test, columns=4, count=4, ax=ax)
+
+# %% [markdown]
+r"""
+RetinaNet stays as it is. FSAF adds two layers, the same for all levels: beside the last layer of the class subnet
+one with `K` maps, beside the last layer of the box subnet one with 4 maps. That is all.
+
+```
+                        ┌─ 3×3 ─► A·K scores of anchors        (RetinaNet)
+ P_l ─► class subnet ───┤
+                        └─ 3×3 ─► K class maps                 (FSAF)
+                        ┌─ 3×3 ─► A·4 offsets of anchors       (RetinaNet)
+ P_l ─► box subnet ─────┤
+                        └─ 3×3, ReLU ─► 4 offset maps          (FSAF)
+```
+
+## Two things that anchors decide
+
+The slides name two limits of detectors with anchors.
+
+- **The level is chosen by a rule.** The anchors of a level have the sizes that somebody gave them, and an object
+  goes where an anchor fits.
+- **The samples are chosen by overlap.** An anchor learns an object if their IoU is large enough, whatever the
+  features there are worth.
+
+The slides' example: three cars of 40, 50 and 60 pixels and RetinaNet's anchors on COCO, three scales from 32 pixels
+on P3, twice as large on each further level. Which level gets which car?
+"""
+
+# %%
+rows = []
+for side in (40, 50, 60):
+    best = []
+    for level in (3, 4, 5):
+        anchors = 2.0 ** (level + 2) * torch.tensor([1, 2 ** (1 / 3), 2 ** (2 / 3)])
+        iou = torch.minimum(anchors, torch.tensor(side)) ** 2 / torch.maximum(anchors, torch.tensor(side)) ** 2
+        best.append(iou.max().item())  # of squares with one centre
+    rows.append([f"{side}×{side}", *best, f"P{3 + best.index(max(best))}"])
+plot.table(rows, ["car", "best IoU on P3", "on P4", "on P5", "goes to"], "The rule of size", digits=2)
+
+# %% [markdown]
+r"""
+The car of 50 pixels learns with the one of 40, and the one of 60 somewhere else. Nobody asked whether P3 or P4
+knows more about cars of 50 pixels. Why not learn that too?
+
+## From an object to a level
+
+First: how would a level without anchors learn an object at all? FSAF lays the box on the map of level $l$, which
+the slides call the **projection**:
+
+$$b_p^l = \frac{b}{2^l}$$
+
+By hand: the box (4, 4, 68, 44) is 64 pixels wide and 40 high. On level 3 a cell has 8 pixels, so there it is
+(0.5, 0.5, 8.5, 5.5), 8 cells wide and 5 high. On level 5 it is (0.125, 0.125, 2.125, 1.375).
+
 ### Exercise: `project_box`
 
 *About 5 minutes, easy.*
+
+Give the boxes in cells of the map of a level. Fractions are kept: nothing is rounded here.
+
+- `boxes`: `[N, 4]`, xyxy, in pixels
+- returns `[N, 4]`, xyxy, in cells
+
+<details><summary>Hint</summary>All four numbers are lengths on the image. Level 3 has cells of $2^3$ pixels.</details>
 """
 
 # %% exercise="project_box"
@@ -78,9 +152,33 @@ untouched(project_box, torch.tensor([[4.0, 4, 68, 44]]), 4)
 
 # %% [markdown]
 r"""
+## The middle, and the ring around it
+
+Which cells of the projected box shall say "star"? Its corners often show background. So FSAF takes two smaller
+boxes with the same centre:
+
+- the **effective box** $b_e^l$, $\epsilon_e = 0.2$ as wide and as high: its cells learn the object;
+- the **ignoring box** $b_i^l$, $\epsilon_i = 0.5$ as wide and as high: what it has beyond the effective box is left
+  alone. These cells are too near to be called background and too far out to be asked.
+
+$$b_e^l = [x_p^l,\; y_p^l,\; \epsilon_e w_p^l,\; \epsilon_e h_p^l], \qquad
+b_i^l = [x_p^l,\; y_p^l,\; \epsilon_i w_p^l,\; \epsilon_i h_p^l]$$
+
+These are the slides' boxes, with the centre first. In `xyxy` all four numbers change. By hand: (0.5, 0.5, 8.5, 5.5)
+has its centre at (4.5, 3), and is 8 × 5. The effective box is 1.6 × 1, so it goes from 4.5 − 0.8 = 3.7 to 5.3 and
+from 2.5 to 3.5.
+
 ### Exercise: `shrink_box`
 
 *About 5 minutes, easy, with one trap.*
+
+Shrink the boxes about their centres.
+
+- `boxes`: `[N, 4]`, xyxy, in any unit; `fraction`: 0 or more
+- returns `[N, 4]`, xyxy, in the same unit
+
+<details><summary>Hint</summary>Multiplying all four numbers moves a box towards (0, 0). Find centre and size first.
+</details>
 """
 
 # %% exercise="shrink_box"
@@ -122,6 +220,115 @@ same(shrink_box(torch.zeros(0, 4), 0.2), torch.zeros(0, 4), "no boxes")
 untouched(shrink_box, torch.tensor([[0.5, 0.5, 8.5, 5.5]]), 0.2)
 ### END HIDDEN TESTS
 
+# %% [markdown]
+r"""
+One object of 56 × 44 pixels on three levels. The frames are the projected box (green), the ignoring box (pink) and
+the effective box (blue), drawn in pixels. Look at the grid: on P5 the whole object has hardly more than one cell.
+"""
+
+# %%
+thing = torch.tensor([[22.0, 30, 78, 74]])
+alt = "The same three nested boxes over the grids of P3, P4 and P5. On P3 the inner box touches four cells, on P5 one"
+with plot.figure(alt, columns=3, width=9, height=3.2) as axes:
+    for ax, level in zip(axes, (3, 4, 5)):
+        cells = 128 // 2**level
+        plot.show_grid(cells, cells, (128, 128), role="negative", ax=ax)
+        for fraction, role in ((1.0, "truth"), (0.5, "ignored"), (0.2, "positive")):
+            plot.show_boxes(shrink_box(thing, fraction), role, ax=ax)
+        ax.set(title=f"P{level}, cells of {2**level} pixels")
+
+# %% [markdown]
+r"""
+The slides do not say which cells a box covers. Suppose it were those whose middle lies in the effective box. How
+many objects would have a cell on at least one of P3, P4, P5?
+"""
+
+# %%
+def has_middle(boxes, level):
+    """Whether the middle of some cell lies in the effective box: bool [N]."""
+    region = shrink_box(project_box(boxes, level), 0.2) - 0.5  # now the middles are whole numbers
+    return (region[:, :2].ceil() <= region[:, 2:].floor()).all(1)
+
+
+everything = torch.cat([target["boxes"].cpu() for target in test.targets])
+found = torch.stack([has_middle(everything, level) for level in (3, 4, 5)]).any(0)
+print(f"objects without any cell: more than a third: {(~found).float().mean().item() > 1 / 3}")
+
+# %% [markdown]
+r"""
+An effective box of an object of 20 pixels is 4 pixels wide, half a cell of the finest map; often it lies between
+the middles. So our rule is: **a region covers every cell that it overlaps**, and at least one. Then each object has
+a cell on every level.
+
+## Class maps
+
+Every level has `K` class maps. An object of class $k$ writes to map $k$ only: **1** in its effective region, **−1**
+("not asked") in the rest of its ignoring region. All else is **0**, background. The slides' colours for them are
+white, grey and black. Three rules settle who wins:
+
+1. **Neighbours ignore too.** Where the object lives on level $l$, its ignoring region also lies on $l - 1$ and
+   $l + 1$. These levels see the object nearly as well, so they are not told that there is nothing.
+2. **The smaller box wins.** Where the effective regions of two objects of one level overlap, the cell belongs to
+   the smaller one, whatever the classes are. The larger one has other cells.
+3. **Effective beats ignored**, within each map.
+
+By hand: our box on level 3, in a map of 10 × 7 cells. The effective box goes from 3.7 to 5.3 and from 2.5 to 3.5:
+columns 3, 4, 5 and rows 2, 3. The ignoring box goes from 2.5 to 6.5 and from 1.75 to 4.25: columns 2 to 6, rows 1
+to 4.
+
+```
+· · · · · · · · · ·        · 0, background
+· · - - - - - · · ·        - −1, not asked
+· · - 1 1 1 - · · ·        1 effective
+· · - 1 1 1 - · · ·
+· · - - - - - · · ·
+· · · · · · · · · ·
+· · · · · · · · · ·
+```
+
+And two objects on level 3: a large one (0, 0, 64, 48), and in it a small one (24, 16, 48, 40). Their effective
+regions are columns 3, 4 of rows 2, 3, and the single cell in column 4 of row 3. Both want that cell; the small one
+gets it. If the two are of different classes, this is what the maps hold:
+
+```
+large one's map           small one's map
+· · · · · · · ·           · · · · · · · ·
+· · - - - - · ·           · · · · · · · ·
+· · - 1 1 - · ·           · · · - - - · ·
+· · - 1 - - · ·           · · · - 1 - · ·
+· · - - - - · ·           · · · - - - · ·
+· · · · · · · ·           · · · · · · · ·
+```
+
+The lost cell is a −1 in the large one's map, since it lies in its ignoring region. (The paper leaves this cell open.
+To call the middle of a star "no star" would be strange.)
+
+### Exercise: `fsaf_class_targets`
+
+*About 35 minutes, medium: small steps, but many.*
+
+Write the class maps of one level.
+
+- `boxes` `[M, 4]` in pixels, `labels` `[M]` in `1..K`; `levels` `[M]`: the level that each object lives on
+- `level`: of the map; `grid = (columns, rows)`: its size
+- returns `[K, H, W]`; map `k − 1` belongs to class `k`
+
+A region from `x1` to `x2` covers the columns $\lfloor x_1 \rfloor$ to $\lceil x_2 \rceil - 1$; rows likewise. If
+that is none, for a point on a whole number, it covers the one cell that begins there. "Smaller" is meant in
+pixels; of two equally large boxes the one with the smaller index wins.
+
+<details><summary>Hint</summary>
+
+A loop over the objects is fine: `maps[k, y1:y2, x1:x2] = …` paints a region. First paint all that is ignored. Then
+find for each cell the object it belongs to: paint the objects' *numbers* into one map, the largest object first.
+</details>
+<details><summary>Second hint</summary>
+
+`areas.argsort(stable=True).flip(0)` is an order from large to small in which, of equal ones, the smaller index comes
+last.
+</details>
+"""
+
 # %% exercise="fsaf_class_targets"
 def fsaf_class_targets(boxes, labels, levels, level, grid, num_classes, effective=0.2, ignoring=0.5):
     """The true class maps of one level: 1 in effective regions, -1 where nothing is asked, 0 elsewhere.
@@ -150,24 +357,23 @@ def fsaf_class_targets(boxes, labels, levels, level, grid, num_classes, effectiv
     ### BEGIN SOLUTION
     columns, rows = grid
 
-    def slices(fraction):
-        """The rows and the columns that each object's region covers."""
+    def covered(fraction):
+        """The rows and the columns that each object's region covers: a list of pairs of slices."""
         region = shrink_box(project_box(boxes, level), fraction)
         first = region[:, :2].floor().long()  # [M, 2]
-        first = first.clamp(min=0).minimum(first.new_tensor([columns - 1, rows - 1]))
-        end = torch.maximum(region[:, 2:].ceil().long(), first + 1)  # one behind the last; at least one cell
-        return [(slice(y, y2), slice(x, x2)) for (x, y), (x2, y2) in zip(first.tolist(), end.tolist())]
+        end = torch.maximum(region[:, 2:].ceil().long(), first + 1)  # one behind the last
+        return [(slice(y1, y2), slice(x1, x2)) for (x1, y1), (x2, y2) in zip(first.tolist(), end.tolist())]
 
     maps = boxes.new_zeros(num_classes, rows, columns)
-    ignored = slices(ignoring)
-    for i in ((levels - level).abs() <= 1).nonzero().flatten().tolist():
-        maps[(labels[i] - 1, *ignored[i])] = -1
+    for own, label, region in zip(levels.tolist(), labels.tolist(), covered(ignoring)):
+        if abs(own - level) <= 1:
+            maps[label - 1][region] = -1
     owner = labels.new_full((rows, columns), -1)  # the object that a cell belongs to
-    cells = slices(effective)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)  # [M]
+    regions, here = covered(effective), (levels == level).tolist()
     for i in areas.argsort(stable=True).flip(0).tolist():  # large to small: the last one to paint stays
-        if levels[i] == level:
-            owner[cells[i]] = i
+        if here[i]:
+            owner[regions[i]] = i
     y, x = (owner >= 0).nonzero(as_tuple=True)
     maps[labels[owner[y, x]] - 1, y, x] = 1
     return maps
@@ -175,22 +381,22 @@ def fsaf_class_targets(boxes, labels, levels, level, grid, num_classes, effectiv
 
 # %% check="fsaf_class_targets" points=2
 box, star = torch.tensor([[4.0, 4, 68, 44]]), torch.tensor([2])
-expected = [[[0] * 10 for _ in range(7)] for _ in range(2)]
-for y in (1, 2, 3, 4):
-    expected[1][y] = [0, 0, -1, -1, -1, -1, -1, 0, 0, 0]
-for y in (2, 3):
-    expected[1][y][3:6] = [1, 1, 1]
+expected = torch.zeros(2, 7, 10)
+expected[1, 1:5, 2:7] = -1
+around = expected.clone()
+expected[1, 2:4, 3:6] = 1
 same(fsaf_class_targets(box, star, torch.tensor([3]), 3, (10, 7), 2), expected,
-     "one object of class 2 on its own level: 3×2 effective cells, around them 5×4 ignored ones, in map 2 alone")
-for row in expected[1]:
-    row[:] = [-1 if cell else 0 for cell in row]
-same(fsaf_class_targets(box, star, torch.tensor([4]), 3, (10, 7), 2), expected,
-     "the object lives one level above: only its ignoring region is here")
+     "one object of class 2 on its own level: 3×2 effective cells, around them 5×4 ignored ones, in the second map")
+same(fsaf_class_targets(box, star, torch.tensor([4]), 3, (10, 7), 2), around,
+     "the object lives one level above: its ignoring region alone is here")
+same(fsaf_class_targets(box, star, torch.tensor([2]), 3, (10, 7), 2), around,
+     "the object lives one level below: its ignoring region alone is here")
 same(fsaf_class_targets(box, star, torch.tensor([5]), 3, (10, 7), 2), torch.zeros(2, 7, 10),
      "the object lives two levels above: nothing of it is here")
-tiny = torch.tensor([[42.0, 10, 45, 13]])
-same(fsaf_class_targets(tiny, torch.tensor([1]), torch.tensor([5]), 5, (3, 2), 1), [[[0, 1, 0], [0, 0, 0]]],
-     "an object of 3 pixels on level 5 has the cell that it lies in")
+same(fsaf_class_targets(box, star, torch.tensor([5]), 5, (3, 2), 2)[1], [[1, 1, 0], [-1, -1, 0]],
+     "the same object living on level 5: effective from 0.925 to 1.325 in x and from 0.625 to 0.875 in y")
+same(fsaf_class_targets(torch.tensor([[42.0, 10, 45, 13]]), torch.tensor([1]), torch.tensor([5]), 5, (3, 2), 1),
+     [[[0, 1, 0], [0, 0, 0]]], "an object of 3 pixels on level 5 has the cell that it lies in")
 ### BEGIN HIDDEN TESTS
 def random_boxes(seed, count, image_size, levels, fractions):
     """Boxes whose regions end clearly inside of cells, on all levels."""
@@ -216,7 +422,7 @@ def maps_by_cells(boxes, labels, levels, level, grid, num_classes, effective=0.2
         inside = True
         for a, b, cell in ((box[0], box[2], x), (box[1], box[3], y)):
             middle, half = (a + b) / 2 / 2**level, fraction * (b - a) / 2 / 2**level
-            inside &= (middle - half < cell + 1 and middle + half > cell) or math.floor(middle - half) == cell
+            inside &= (middle - half < cell + 1 and middle + half > cell) or (half == 0 and math.floor(middle) == cell)
         return inside
 
     for y in range(grid[1]):
@@ -250,15 +456,131 @@ same(fsaf_class_targets(*arguments, effective=0.3, ignoring=0.8), maps_by_cells(
 none = torch.zeros(0, dtype=torch.int64)
 same(fsaf_class_targets(torch.zeros(0, 4), none, none, 4, (5, 3), 2), torch.zeros(2, 3, 5), "no objects")
 untouched(fsaf_class_targets, *arguments)
+same(fsaf_class_targets(torch.tensor([[4.0, 8, 68, 44]]), torch.tensor([1]), torch.tensor([3]), 3, (10, 7), 1, 0.0),
+     maps_by_cells(torch.tensor([[4.0, 8, 68, 44]]), torch.tensor([1]), torch.tensor([3]), 3, (10, 7), 1, 0.0).float(),
+     "an effective fraction of 0: the centre (4.5, 3.25) has its one cell")
+same(fsaf_class_targets(torch.tensor([[77.0, 53, 80, 56]]), torch.tensor([1]), torch.tensor([5]), 5, (3, 2), 1),
+     [[[0, 0, 0], [0, 0, 1]]], "an object of 3 pixels in the lower right corner")
+exact = torch.tensor([[0.0, 0, 32, 64]])
+filled = torch.zeros(1, 9, 6)
+filled[0, 1:7, 0:4] = -1
+filled[0, 2:6, 1:3] = 1
+same(fsaf_class_targets(exact, torch.tensor([1]), torch.tensor([3]), 3, (6, 9), 1, 0.5, 0.75), filled,
+     "regions that end on a line between two cells: x from 1 to 3 is columns 1 and 2, y from 1 to 7 is rows 1 to 6")
+same(fsaf_class_targets(torch.tensor([[0.0, 0, 80, 56]]), torch.tensor([1]), torch.tensor([3]), 3, (10, 7), 1, 1.0, 1.0),
+     torch.ones(1, 7, 10), "an effective region as large as the image: every cell")
 ### END HIDDEN TESTS
 
 # %% check="fsaf_class_targets" part="overlaps" points=2
-pair = torch.tensor([[0.0, 0, 64, 48], [24, 16, 48, 40]])  # on level 3: 8 by 6 cells, and 3 by 3 inside of it
-on_3 = torch.tensor([3, 3])
-large = [[0, 0, 0, 0, 0, 0, 0, 0], [0, -1, -1, -1, -1, -1, -1, 0], [0, -1, 1, 1, -1, -1, -1, 0],
-         [0, -1, 1, -1, -1, -1, -1, 0], [0, -1, -1, -1, -1, -1, -1, 0], [0, 0, 0, 0, 0, 0, 0, 0]]
+pair = torch.tensor([[0.0, 0, 64, 48], [24, 16, 48, 40]])
+both = torch.tensor([3, 3])
+large_map = [[0, 0, 0, 0, 0, 0, 0, 0], [0, 0, -1, -1, -1, -1, 0, 0], [0, 0, -1, 1, 1, -1, 0, 0],
+             [0, 0, -1, 1, -1, -1, 0, 0], [0, 0, -1, -1, -1, -1, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]]
+small_map = [[0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 0, -1, -1, -1, 0, 0],
+             [0, 0, 0, -1, 1, -1, 0, 0], [0, 0, 0, -1, -1, -1, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]]
+same(fsaf_class_targets(pair, torch.tensor([1, 2]), both, 3, (8, 6), 2), [large_map, small_map],
+     "a small object of class 2 in a large one of class 1: it takes the cell that both want, in both maps")
+same(fsaf_class_targets(pair.flip(0), torch.tensor([2, 1]), both, 3, (8, 6), 2), [large_map, small_map],
+     "the same two objects in the other order")
+one_map = [[0, 0, 0, 0, 0, 0, 0, 0], [0, 0, -1, -1, -1, -1, 0, 0], [0, 0, -1, 1, 1, -1, 0, 0],
+           [0, 0, -1, 1, 1, -1, 0, 0], [0, 0, -1, -1, -1, -1, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0]]
+same(fsaf_class_targets(pair, torch.tensor([1, 1]), both, 3, (8, 6), 1), [one_map],
+     "the same two, both of class 1: no effective cell of one is ignored because of the other")
 ### BEGIN HIDDEN TESTS
+same(fsaf_class_targets(pair.flip(0), torch.tensor([1, 1]), both, 3, (8, 6), 1), [one_map],
+     "both of class 1, in the other order")
+same(fsaf_class_targets(pair, torch.tensor([1, 1]), torch.tensor([3, 4]), 3, (8, 6), 1)[0, 2:4, 2:6],
+     [[-1, 1, 1, -1], [-1, 1, 1, -1]], "the small one lives a level above: its ignoring region hides no effective cell")
+same(fsaf_class_targets(pair, torch.tensor([1, 2]), torch.tensor([3, 5]), 3, (8, 6), 2)[1], torch.zeros(6, 8),
+     "the small one lives two levels above: it takes no cell here")
+crossed = torch.tensor([[8.0, 8, 40, 24], [16, 0, 32, 32]])  # 32 by 16 and 16 by 32; both want the same four cells
+for order in ([0, 1], [1, 0]):
+    maps = fsaf_class_targets(crossed[order], torch.tensor([1, 2]), both, 3, (6, 5), 2)
+    same(maps[:, 1:3, 2:4], [[[1, 1], [1, 1]], [[-1, -1], [-1, -1]]],
+         f"two equally large objects, {order}: the one with the smaller index has the cells")
+three = torch.tensor([[8.0, 8, 40, 24], [16, 0, 32, 32], [8, 8, 40, 24], [0, 0, 48, 40]])
+maps = fsaf_class_targets(three, torch.tensor([2, 1, 3, 1]), torch.tensor([3, 3, 3, 3]), 3, (6, 5), 3)
+same(maps[:, 1:3, 2:4] == 1, [[[False] * 2] * 2, [[True] * 2] * 2, [[False] * 2] * 2],
+     "three equally large objects and a larger one: the first of the three has the cells")
 ### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+What your function makes of a scene. In each row one level: the image with the objects that the rule of size (your
+`assign_level`, with 28 pixels as the border between P3 and P4, and 56 between P4 and P5) puts there, then the maps
+of three classes. White is effective, grey is not asked, black is background. Look at the star in the first two rows: it lives on
+one level, and the other is not asked about it.
+"""
+
+# %%
+def by_size(boxes):
+    """The level of each box by the rule of size: P3 under 28 pixels, P5 from 56 pixels on."""
+    return assign_level(boxes, k0=7, smallest=3, largest=5)
+
+
+image, target = test[1]
+target = {key: value.cpu() for key, value in target.items()}
+sized = by_size(target["boxes"])
+shown = target["labels"].unique()[:3].tolist()
+alt = (
+    "Three levels of one scene. Beside the image the maps of three of its classes: a few white cells in the middle of "
+    "each object of that class and level, grey cells around them and on the levels next to it, black elsewhere."
+)
+with plot.figure(alt, rows=3, columns=1 + len(shown), width=9.5, height=7.4) as axes:
+    for row, level in zip(axes, (3, 4, 5)):
+        cells = 128 // 2**level
+        maps = fsaf_class_targets(target["boxes"], target["labels"], sized, level, (cells, cells), 6)
+        plot.show_boxes(target["boxes"][sized == level], "truth", image=image, ax=row[0])
+        row[0].set(ylabel=f"P{level}", title="lives here")
+        for ax, label in zip(row[1:], shown):
+            grey = torch.where(maps[label - 1] < 0, torch.tensor(0.5), maps[label - 1])
+            ax.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(0, 128, 128, 0))
+            plot.show_boxes(target["boxes"][target["labels"] == label], "truth", ax=ax)
+            ax.set(title=f"class {label}, {test.classes[label - 1]}", xticks=[], yticks=[])
+
+# %% [markdown]
+r"""
+The classes are trained by focal loss over all white and black cells. Divided by what? The slides say "normalized by
+the number of pixels on non-ignoring regions", and on the same slide the non-ignoring regions are the *white* ones,
+"non-ignoring/effective". So the divisor is the number of effective cells, as lesson 11 divides by the positives. If one
+takes white and black together, the loss of 10 objects on a map of 16,000 cells is a thousand times smaller, and
+nothing learns.
+
+## Box maps
+
+Where is the box, seen from a cell? Four distances say it, from the middle of the cell to the top, left, bottom and
+right side of the projected box, in cells. (The middle is at `x + 0.5`, `y + 0.5`; in pixels that is the place
+$\lfloor s/2 \rfloor + x s$ of all lessons.) Distances of large objects would be large numbers, so they are divided
+by $S = 4.0$:
+
+$$\mathbf d_{i,j}^l = [d_t, d_l, d_b, d_r], \qquad \text{the map holds } \mathbf d_{i,j}^l / S$$
+
+By hand: our box on level 3 is (0.5, 0.5, 8.5, 5.5). The cell in column 3, row 2 has its middle at (3.5, 2.5). To
+the top it is 2.5 − 0.5 = 2, to the left 3, to the bottom 5.5 − 2.5 = 3, to the right 5. The maps hold
+0.5, 0.75, 0.75 and 1.25.
+
+### Exercise: `fsaf_box_targets`
+
+*About 20 minutes, medium.*
+
+Write the four offset maps of one level, and a map that says where they hold. Effective regions are 0.2 of the box.
+A cell in two regions belongs to the same object as before. On a coarse level a cell may belong to an object that
+does not reach its middle: then a distance is negative, and stays so.
+
+- `boxes` `[M, 4]` in pixels, `levels` `[M]`, `level`, `grid = (columns, rows)`, `scale`: $S$
+- returns `[4, H, W]`, order top, left, bottom, right, 0 where no region is; and bool `[H, W]`
+
+<details><summary>Hint</summary>
+
+Whose cell is it? Give each object a class of its own, 1 to M: then map `i` of `fsaf_class_targets` is 1 in exactly
+the cells of object `i`.
+</details>
+<details><summary>Second hint</summary>
+
+`(maps == 1).nonzero(as_tuple=True)` gives three lists: objects, rows and columns. `offsets[:, y, x] = …` writes all
+these cells at once.
+</details>
+"""
 
 # %% exercise="fsaf_box_targets"
 def fsaf_box_targets(boxes, levels, level, grid, scale=4.0):
@@ -283,9 +605,8 @@ def fsaf_box_targets(boxes, levels, level, grid, scale=4.0):
     """
     ### BEGIN SOLUTION
     columns, rows = grid
-    count = len(boxes)
-    each = torch.arange(1, count + 1, device=levels.device)  # every object is a class of its own
-    mine = fsaf_class_targets(boxes, each, levels, level, grid, count) == 1  # [M, H, W]
+    each = torch.arange(1, len(boxes) + 1, device=levels.device)  # every object is a class of its own
+    mine = fsaf_class_targets(boxes, each, levels, level, grid, len(boxes)) == 1  # [M, H, W]
     i, y, x = mine.nonzero(as_tuple=True)
     x1, y1, x2, y2 = project_box(boxes, level)[i].unbind(1)
     offsets = boxes.new_zeros(4, rows, columns)
@@ -295,9 +616,127 @@ def fsaf_box_targets(boxes, levels, level, grid, scale=4.0):
 
 # %% check="fsaf_box_targets" points=2
 offsets, inside = fsaf_box_targets(torch.tensor([[4.0, 4, 68, 44]]), torch.tensor([3]), 3, (10, 7))
-same(offsets[:, 2, 3], [0.5, 0.75, 0.75, 1.25], "the cell x = 3, y = 2: t, l, b, r are 2, 3, 3 and 5 cells, divided by 4")
+same(inside, [[2 <= y <= 3 and 3 <= x <= 5 for x in range(10)] for y in range(7)],
+     "the offsets hold in the effective region: columns 3 to 5, rows 2 and 3")
+same(offsets[:, 2, 3], [0.5, 0.75, 0.75, 1.25],
+     "the cell in column 3, row 2: t, l, b, r are 2, 3, 3 and 5 cells, divided by 4")
+same(offsets[:, 3, 5], [0.75, 1.25, 0.5, 0.75],
+     "the cell in column 5, row 3: t, l, b, r are 3, 5, 2 and 3 cells, divided by 4")
+same(offsets[:, 2, 6], [0, 0, 0, 0], "0 outside of effective regions")
+coarse, _ = fsaf_box_targets(torch.tensor([[34.0, 4, 46, 12]]), torch.tensor([5]), 5, (3, 2), 1.0)
+same(coarse[:, 0, 1], [0.375, 0.4375, -0.125, -0.0625],
+     "an object whose lower right corner is (46, 12), and a cell of level 5 whose middle is (48, 16): r and b are negative")
 ### BEGIN HIDDEN TESTS
+def random_boxes(seed, count, image_size, levels):
+    """Boxes whose effective regions end clearly inside of cells, on all levels."""
+    dice, kept = torch.Generator().manual_seed(seed), []
+    while len(kept) < count:
+        (x, y), (w, h) = torch.rand(2, 2, generator=dice).tolist()
+        w, h = 2 + 0.6 * image_size[0] * w * w, 2 + 0.9 * image_size[1] * h * h
+        box = [x * (image_size[0] - w), y * (image_size[1] - h)]
+        box = [round(side * 16) / 16 for side in (*box, box[0] + w, box[1] + h)]
+        ends = [(a + b + sign * 0.2 * (b - a)) / 2 / 2**level for a, b in ((box[0], box[2]), (box[1], box[3]))
+                for sign in (-1, 1) for level in levels]
+        if all(0.002 < end % 1 < 0.998 for end in ends):
+            kept.append(box)
+    return torch.tensor(kept, dtype=torch.float64).reshape(-1, 4)
+
+
+def maps_by_cells(boxes, levels, level, grid, scale=4.0):
+    """The same, one cell after the other."""
+    boxes, levels, stride = boxes.tolist(), levels.tolist(), 2**level
+    offsets = torch.zeros(4, grid[1], grid[0], dtype=torch.float64)
+    inside = torch.zeros(grid[1], grid[0], dtype=torch.bool)
+    for y in range(grid[1]):
+        for x in range(grid[0]):
+            mine = []
+            for i, (x1, y1, x2, y2) in enumerate(boxes):
+                wide = abs((x + 0.5) * stride - (x1 + x2) / 2) < (stride + 0.2 * (x2 - x1)) / 2
+                high = abs((y + 0.5) * stride - (y1 + y2) / 2) < (stride + 0.2 * (y2 - y1)) / 2
+                if levels[i] == level and wide and high:
+                    mine.append(((x2 - x1) * (y2 - y1), i))
+            if mine:
+                x1, y1, x2, y2 = boxes[min(mine)[1]]
+                px, py = (x + 0.5) * stride, (y + 0.5) * stride
+                sides = [(py - y1) / stride, (px - x1) / stride, (y2 - py) / stride, (x2 - px) / stride]
+                offsets[:, y, x] = torch.tensor(sides, dtype=torch.float64) / scale
+                inside[y, x] = True
+    return offsets, inside
+
+
+for seed, count in ((0, 4), (1, 9), (2, 15)):
+    boxes = random_boxes(seed, count, (150, 90), (3, 4, 5))
+    levels = torch.randint(3, 6, (count,), generator=torch.Generator().manual_seed(seed))
+    for level, grid in ((3, (19, 12)), (4, (10, 6)), (5, (5, 3))):
+        expected = maps_by_cells(boxes, levels, level, grid)
+        same(fsaf_box_targets(boxes, levels, level, grid), expected, f"{count} objects, level {level}, float64")
+        same(fsaf_box_targets(boxes.float(), levels, level, grid), (expected[0].float(), expected[1]),
+             f"{count} objects, level {level}, float32")
+same(fsaf_box_targets(boxes, levels, 3, (19, 12), 2.5), maps_by_cells(boxes, levels, 3, (19, 12), 2.5), "scale 2.5")
+same(fsaf_box_targets(boxes, levels, 4, (10, 6), scale=1.0), maps_by_cells(boxes, levels, 4, (10, 6), 1.0), "scale 1 by name")
+crossed = torch.tensor([[8.0, 8, 40, 24], [16, 0, 32, 32]])
+same(fsaf_box_targets(crossed, torch.tensor([3, 3]), 3, (6, 5))[0][:, 1, 2], [0.125, 0.375, 0.375, 0.625],
+     "two equally large objects want the cell: it is the first one's")
+none = torch.zeros(0, dtype=torch.int64)
+same(fsaf_box_targets(torch.zeros(0, 4), none, 4, (5, 3)),
+     (torch.zeros(4, 3, 5), torch.zeros(3, 5, dtype=torch.bool)), "no objects")
+same(fsaf_box_targets(crossed, torch.tensor([3, 3]), 5, (3, 2)),
+     (torch.zeros(4, 2, 3), torch.zeros(2, 3, dtype=torch.bool)), "no object of this level")
+untouched(fsaf_box_targets, boxes, levels, 3, (19, 12))
 ### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+The four maps of our box on level 3. Black cells hold nothing. Walk from left to right: the distance to the left grows by a quarter a cell, the
+one to the right shrinks by as much.
+"""
+
+# %%
+offsets, inside = fsaf_box_targets(torch.tensor([[4.0, 4, 68, 44]]), torch.tensor([3]), 3, (10, 7))
+alt = "Four small maps, top, left, bottom and right, with numbers in the six effective cells and black elsewhere"
+with plot.figure(alt, columns=4, width=12, height=2.4) as axes:
+    for ax, name, values in zip(axes, ("top", "left", "bottom", "right"), offsets):
+        ax.imshow(values.masked_fill(~inside, float("nan")), cmap="Blues", vmin=0, vmax=2)
+        ax.set(title=name, xlabel="column", facecolor="black", xticks=range(10), yticks=range(7))
+        for y, x in inside.nonzero().tolist():
+            ax.text(x, y, f"{values[y, x]:.2f}", ha="center", va="center", fontsize=7)
+
+# %% [markdown]
+r"""
+## IoU loss
+
+Smooth L1 of four numbers treats each side by itself. But a box is right or wrong as a whole, and 4 pixels are much
+for a small box and little for a large one. The IoU knows both. Yu et al. ("UnitBox", 2016; the slides' figure 1)
+take its logarithm as the loss:
+
+$$\mathcal L_{IoU} = -\ln \text{IoU}$$
+
+Two boxes that are given by distances from the *same* point overlap in a box with the smaller of the two distances
+on each side: $w = \min(l, l^*) + \min(r, r^*)$, $h = \min(t, t^*) + \min(b, b^*)$. No corners are needed, and the
+unit cancels, so offsets may stay divided by $S$.
+
+By hand: distances $(t, l, b, r)$ of (1, 1, 1, 1) are a box of 2 × 2, (1, 1, 1, 3) one of 4 × 2. Shared 4, union
+8, IoU one half, loss $\ln 2 = 0.6931$. ($1 - $ IoU would be 0.5: another loss, which pushes less the worse the box is.)
+
+### Exercise: `iou_loss`
+
+*About 15 minutes, easy, with two traps.*
+
+Write the loss of each pair.
+
+- `prediction`, `target`: `[N, 4]`, each row $(t, l, b, r)$, in any common unit; a target may have negative numbers
+- returns `[N]`
+
+Where nothing overlaps, $\ln 0$ is minus infinity. There the loss is to be finite, with a finite gradient, and more
+than 9 (an IoU of 0.0001 costs 9.2). An untrained network does predict such boxes, even with all four numbers 0.
+Elsewhere it is to be the exact value: no constants added to small areas.
+
+<details><summary>Hint</summary>
+
+A negative width times a negative height is a positive area: clamp each at 0 before you multiply. For the logarithm,
+clamp the IoU from below. What can be zero in the denominator?
+</details>
+"""
 
 # %% exercise="iou_loss"
 def iou_loss(prediction, target):
@@ -319,15 +758,120 @@ def iou_loss(prediction, target):
 
     shared = area(torch.minimum(prediction, target))
     union = area(prediction) + area(target) - shared
-    tiny = torch.finfo(prediction.dtype).eps
-    return -(shared / union.clamp(min=tiny)).clamp(min=1e-6).log()
+    iou = shared / union.clamp(min=torch.finfo(union.dtype).tiny)
+    return -iou.clamp(min=1e-6).log()
     ### END SOLUTION
 
 # %% check="iou_loss" points=2
 one = torch.tensor([[1.0, 1, 1, 1]])
-same(iou_loss(one, torch.tensor([[1.0, 1, 1, 3]])), [0.693147], "2 by 2 in 2 by 4: the IoU is 1/2, and -ln of it 0.6931")
+same(iou_loss(one, one), [0], "equal boxes cost nothing")
+same(iou_loss(one, torch.tensor([[1.0, 1, 1, 3]])), [0.693147], "2 by 2 in a box 4 wide and 2 high: the IoU is 1/2")
+same(iou_loss(torch.tensor([[2.0, 1, 1, 2], [0.2, 0.1, 0.1, 0.2]]), torch.tensor([[1.0, 3, 2, 1], [0.1, 0.3, 0.2, 0.1]])),
+     [1.446919, 1.446919], "areas 9 and 12, shared 2·2, IoU 4/17; and the same boxes ten times smaller")
+apart = iou_loss(one, torch.tensor([[-2.0, 1, 5, 1]]))
+same([bool(apart.isfinite().all()), bool((apart > 9).all())], [True, True],
+     "the target begins 2 below the point, the prediction ends 1 below it: finite, and more than 9")
 ### BEGIN HIDDEN TESTS
+def loss_of_one(p, t):
+    """One pair's loss, by corners."""
+    width = max(0, min(p[3], t[3]) - max(-p[1], -t[1]))
+    height = max(0, min(p[2], t[2]) - max(-p[0], -t[0]))
+    shared = width * height
+    return -math.log(shared / ((p[0] + p[2]) * (p[1] + p[3]) + (t[0] + t[2]) * (t[1] + t[3]) - shared))
+
+
+dice = torch.Generator().manual_seed(3)
+prediction, target = 0.1 + 3 * torch.rand(2, 40, 4, generator=dice, dtype=torch.float64)
+target[:5, 1] = -0.05  # the point is a little left of these
+prediction[:5, 3] += 1
+target[:5, 3] += 1
+expected = torch.tensor([loss_of_one(*pair) for pair in zip(prediction.tolist(), target.tolist())], dtype=torch.float64)
+same(iou_loss(prediction, target), expected, "40 random pairs, float64")
+same(iou_loss(prediction.float(), target.float()), expected.float(), "40 random pairs, float32")
+same(iou_loss(prediction / 20, target / 20), expected, "the same pairs in another unit, all distances below 0.2")
+same(iou_loss(500 * prediction, 500 * target), expected, "the same pairs in another unit, distances up to 2000")
+same(iou_loss(prediction[:, [2, 3, 0, 1]], target[:, [2, 3, 0, 1]]), expected, "turned by 180 degrees, nothing changes")
+same(iou_loss(prediction.T.contiguous().T, target), expected, "laid out in memory side by side")
+both = iou_loss(torch.ones(1, 4), torch.tensor([[-2.0, -2, 5, 5]]))
+same([bool(both.isfinite().all()), bool((both > 9).all())], [True, True],
+     "apart in x and in y: two negative sides are no area")
+pushed = torch.ones(1, 4, requires_grad=True)
+iou_loss(pushed, torch.full((1, 4), 2.0)).sum().backward()
+same(pushed.grad, [[-0.5, -0.5, -0.5, -0.5]], "the slope of a box of 2 by 2 inside of the target: -1/2 for each side")
+nothing = torch.zeros(3, 4, requires_grad=True)
+loss = iou_loss(nothing, torch.tensor([[1.0, 1, 1, 1], [0, 0, 0, 0], [-2, 1, 5, 1]]))
+same([bool(loss.isfinite().all()), bool((loss[::2] > 9).all())], [True, True],
+     "predictions of no size, for a target with and one without: finite")
+loss.sum().backward()
+same(bool(nothing.grad.isfinite().all()), True, "the slope for predictions of no size is finite")
+away = torch.ones(1, 4, requires_grad=True)
+iou_loss(away, torch.tensor([[-2.0, 1, 5, 1]])).sum().backward()
+same(bool(away.grad.isfinite().all()), True, "the slope where nothing overlaps is finite")
+same(iou_loss(torch.zeros(0, 4), torch.zeros(0, 4)), torch.zeros(0), "no pairs")
+untouched(iou_loss, torch.ones(2, 4), torch.full((2, 4), 2.0))
 ### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+In the figure a box grows from half to twice the size of its target. Left, the squared error of the four distances,
+which UnitBox calls $\ell_2$ loss: for a target of 64 pixels it is sixteen times what it is for one of 16. Right,
+$-\ln$ IoU: one curve for both.
+"""
+
+# %%
+growth = torch.linspace(0.5, 2, 61)
+alt = "Left, the squared error over the size: two parabolas, one far above the other. Right, -ln IoU: both curves are one"
+with plot.figure(alt, columns=2, width=9, height=3.2) as axes:
+    for side, role in ((64.0, "truth"), (16.0, "prediction")):
+        true = torch.full((61, 4), side / 2)
+        guess = growth[:, None] * true
+        plot.curve(growth, (guess - true).square().sum(1), role, f"{side:.0f} pixels", ax=axes[0])
+        plot.curve(growth, iou_loss(guess, true), role, f"{side:.0f} pixels", ax=axes[1])
+    axes[0].set(xlabel="size of the prediction / size of the target", ylabel="$\\ell_2$ loss (pixels²)")
+    axes[1].set(xlabel="size of the prediction / size of the target", ylabel="$-\\ln$ IoU")
+
+# %% [markdown]
+r"""
+## The choice
+
+Now the question that gave the module its name. In every training step each object $I$ is laid on *every* level.
+There its effective cells have a focal loss (of all classes) and an IoU loss, as the network stands. Take their
+**means** over the cells:
+
+$$L_{FL}^I(l) = \frac{1}{N(b_e^l)} \sum_{i,j \in b_e^l} FL(l, i, j), \qquad
+L_{IoU}^I(l) = \frac{1}{N(b_e^l)} \sum_{i,j \in b_e^l} IoU(l, i, j)$$
+
+$N(b_e^l)$ is the number of cells. Then the best level is
+
+$$l^* = \arg\min_l \; L_{FL}^I(l) + L_{IoU}^I(l)$$
+
+and only this level learns the object in this step. Why means? By hand, an object of 80 pixels, at which P4 is best:
+
+| | cells | loss of each cell | sum | mean |
+| --- | --- | --- | --- | --- |
+| P3 | 9 | 0.5 | 4.5 | 0.5 |
+| P4 | 4 | 0.3 | 1.2 | **0.3** |
+| P5 | 1 | 0.9 | **0.9** | 0.9 |
+
+Sums would send large objects to coarse levels only because they have few cells there.
+
+### Exercise: `select_level`
+
+*About 10 minutes, easy, with one trap.*
+
+Choose the level of each object.
+
+- `focal`, `iou`: `[L, N]`, these means for each level and object. Where an object has no cell of its own on a level,
+  since smaller ones have taken them all, the mean is 0/0: both are NaN.
+- returns int64 `[N]`, numbers in `0..L − 1`; of equally good levels the first
+
+A level without a cell is never the best. An object without any cell at all gets 0.
+
+<details><summary>Hint</summary>
+
+`torch.tensor([1.0, float("nan")]).argmin()` is 1: NaN counts as the smallest. What should stand there instead?
+</details>
+"""
 
 # %% exercise="select_level"
 def select_level(focal, iou):
@@ -350,10 +894,90 @@ def select_level(focal, iou):
 
 # %% check="select_level" points=2
 nan = float("nan")
-same(select_level(torch.tensor([[0.5, 1.0], [0.25, 1.0], [1.0, 0.5]]), torch.tensor([[0.5, 0.25], [1.5, 0.5], [0.25, 1.0]])),
-     [0, 0], "sums of 1, 1.75, 1.25 and of 1.25, 1.5, 1.5: both are best on level 0")
+same(select_level(torch.tensor([[0.5, 1.0], [0.75, 1.0], [1.0, 0.5]]), torch.tensor([[1.0, 0.5], [0.5, 0.25], [0.5, 1.0]])),
+     [1, 1], "sums of 1.5, 1.25, 1.5 for the first object and 1.5, 1.25, 1.5 for the second")
+same(select_level(torch.tensor([[1.0], [0.125]]), torch.tensor([[0.25], [2.0]])), [0],
+     "1.25 against 2.125: the second level is better at the class alone")
+same(select_level(torch.tensor([[nan], [0.75], [0.5]]), torch.tensor([[nan], [1.0], [1.5]])), [1],
+     "no cell on the first level, then 1.75 and 2")
 ### BEGIN HIDDEN TESTS
+dice = torch.Generator().manual_seed(4)
+for dtype in (torch.float32, torch.float64):
+    focal, iou = (torch.randint(0, 6, (2, 4, 60), generator=dice) / 4).to(dtype)
+    holes = torch.rand(4, 60, generator=dice) < 0.3
+    holes[:, :2] = True
+    focal[holes], iou[holes] = nan, nan
+    sums = [[math.inf if a != a else a + b for a, b in zip(*pair)] for pair in zip(focal.T.tolist(), iou.T.tolist())]
+    expected = torch.tensor([row.index(min(row)) for row in sums])
+    same(select_level(focal, iou), expected, f"60 objects on 4 levels with ties and holes, {str(dtype)[6:]}")
+same(select_level(torch.tensor([[1.0], [math.inf]]), torch.tensor([[1.0], [math.inf]])), torch.tensor([0]),
+     "infinite losses on the second level")
+same(select_level(torch.tensor([[1.0, 2, 3]]), torch.tensor([[nan, 2, 3]])), torch.tensor([0, 0, 0]), "a single level")
+same(select_level(torch.full((3, 2), nan), torch.full((3, 2), nan)), torch.tensor([0, 0]), "no cell on any level: 0")
+same(select_level(torch.tensor([[0.5], [0.25], [0.25]]), torch.tensor([[0.25], [0.5], [0.5]])), torch.tensor([0]),
+     "three sums of 0.75: the first level")
+same(select_level(torch.zeros(3, 0), torch.zeros(3, 0)), torch.zeros(0, dtype=torch.int64), "no objects")
+untouched(select_level, torch.tensor([[nan, 1.0], [0.75, 2.0]]), torch.tensor([[nan, 1.0], [1.0, 1.0]]))
 ### END HIDDEN TESTS
+
+# %% [markdown]
+r"""
+The rule of size that this replaces is lesson 10's, $k = \lfloor k_0 + \log_2(\sqrt{wh} / 224) \rfloor$ (the slide
+prints it without the base of the logarithm and without the brackets of rounding down).
+
+### Question: means and the chosen few
+
+*About 10 minutes.* (a) At the first step the network is random. What does the choice depend on then, and why can
+training start all the same? (b) A level that wins gets trained and becomes better still. Could all objects end up on one
+level? What speaks against it? (c) The choice is made without gradient, by `argmin`. What would change if all levels
+learnt every object? (Five to seven sentences.)
+"""
+
+# %% written="chosen_few" points=2
+r"""
+(a) All cells begin with nearly the same scores (the prior) and offsets (0.1, that is a box of 0.8 cells). So the focal
+losses are equal, and the IoU loss decides: the level whose small box of 0.8 cells is nearest to the object's size, which
+is a coarse one for a large object. So the first choice is a rule of size in itself, and a reasonable start.
+(b) Winning feeds itself. Against one level for all speaks that a level shares its weights and cells: on P5 small objects
+fall into one cell and are ambiguous, and P3 does not see enough of a large object, so their losses stay high there
+however long it trains; then another level wins. The head is shared by all levels, too, so what one level learns helps
+the others.
+(c) Each level would be forced to find objects that it cannot see well or cannot separate; their loss would dominate, and in
+prediction every object would come from several levels, the bad ones included. (Full marks: IoU decides at the start;
+feedback and what limits it; bad levels would be trained.)
+"""
+
+# %% [markdown]
+r"""
+## Back to boxes
+
+In prediction every cell says a box. The slides give it as its upper left and its lower right corner, rows first, with
+$i$ for the row and $j$ for the column:
+
+$$[\,i - S o_t,\;\; j - S o_l,\;\; i + S o_b,\;\; j + S o_r\,] \cdot 2^l$$
+
+With our order, x first, and the middle of the cell as the point:
+
+$$(x + \tfrac12 - S o_l,\;\; y + \tfrac12 - S o_t,\;\; x + \tfrac12 + S o_r,\;\; y + \tfrac12 + S o_b) \cdot 2^l$$
+
+By hand, the cell in column 3, row 2 of level 3 with offsets 0.5, 0.75, 0.75, 1.25: times 4 that is 2, 3, 3, 5
+cells, so (3.5 − 3, 2.5 − 2, 3.5 + 5, 2.5 + 3) · 8 = (4, 4, 68, 44), our box again.
+
+### Exercise: `fsaf_decode`
+
+*About 10 minutes, easy.*
+
+Give the box of every cell.
+
+- `offsets`: `[4, H, W]`, order top, left, bottom, right, in units of `scale` cells
+- returns `[H·W, 4]`, xyxy in pixels, row by row; nothing is clipped
+
+<details><summary>Hint</summary>
+
+`torch.arange(W) + 0.5` and `torch.arange(H)[:, None] + 0.5` broadcast to `[H, W]`. Stack the four sides last, then
+`reshape(-1, 4)`.
+</details>
+"""
 
 # %% exercise="fsaf_decode"
 def fsaf_decode(offsets, level, scale=4.0):
@@ -381,6 +1005,33 @@ def fsaf_decode(offsets, level, scale=4.0):
 # %% check="fsaf_decode" points=2
 offsets = torch.zeros(4, 7, 10)
 offsets[:, 2, 3] = torch.tensor([0.5, 0.75, 0.75, 1.25])
-same(fsaf_decode(offsets, 3)[23], [4, 4, 68, 44], "row 23 is cell x = 3, y = 2; 2, 3, 3 and 5 cells of 8 pixels from (3.5, 2.5)")
+same(list(fsaf_decode(offsets, 3).shape), [70, 4], "a box for each of 7·10 cells")
+same(fsaf_decode(offsets, 3)[23], [4, 4, 68, 44], "row 23 is column 3 of row 2: 2, 3, 3 and 5 cells of 8 pixels from its middle")
+same(fsaf_decode(torch.zeros(4, 2, 3), 4), [[8, 8, 8, 8], [24, 8, 24, 8], [40, 8, 40, 8],
+                                            [8, 24, 8, 24], [24, 24, 24, 24], [40, 24, 40, 24]],
+     "offsets of 0: the middles of the cells of level 4, row by row")
 ### BEGIN HIDDEN TESTS
+def boxes_by_cells(offsets, level, scale=4.0):
+    """The same, one cell after the other, in pixels."""
+    top, left, bottom, right = offsets.tolist()
+    stride, boxes = 2**level, []
+    for y in range(offsets.shape[1]):
+        for x in range(offsets.shape[2]):
+            px, py, unit = (x + 0.5) * stride, (y + 0.5) * stride, scale * stride
+            boxes.append([px - unit * left[y][x], py - unit * top[y][x], px + unit * right[y][x], py + unit * bottom[y][x]])
+    return torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
+
+
+dice = torch.Generator().manual_seed(5)
+for level, rows, columns in ((3, 5, 8), (4, 4, 3), (5, 1, 6), (7, 3, 1)):
+    offsets = 2 * torch.rand(4, rows, columns, generator=dice, dtype=torch.float64) - 0.2
+    same(fsaf_decode(offsets, level), boxes_by_cells(offsets, level), f"{rows}×{columns} cells of level {level}, float64")
+    same(fsaf_decode(offsets.float(), level), boxes_by_cells(offsets, level).float(),
+         f"{rows}×{columns} cells of level {level}, float32")
+same(fsaf_decode(offsets, 3, 1.0), boxes_by_cells(offsets, 3, 1.0), "scale 1")
+same(fsaf_decode(offsets, 3, scale=2.5), boxes_by_cells(offsets, 3, 2.5), "scale 2.5 by name")
+turned = torch.rand(6, 5, 4, generator=dice).permute(2, 1, 0)
+same(fsaf_decode(turned, 4), boxes_by_cells(turned, 4).float(), "offsets that are a view of another tensor")
+same(fsaf_decode(torch.zeros(4, 0, 3), 3), torch.zeros(0, 4), "no cells")
+untouched(fsaf_decode, torch.ones(4, 2, 3), 3)
 ### END HIDDEN TESTS
