@@ -798,6 +798,13 @@ same([bool(both.isfinite().all()), bool((both > 9).all())], [True, True],
 pushed = torch.ones(1, 4, requires_grad=True)
 iou_loss(pushed, torch.full((1, 4), 2.0)).sum().backward()
 same(pushed.grad, [[-0.5, -0.5, -0.5, -0.5]], "the slope of a box of 2 by 2 inside of the target: -1/2 for each side")
+leaning = prediction.clone().requires_grad_()
+iou_loss(leaning, target).sum().backward()
+slopes = []
+for p, t in zip(prediction.tolist(), target.tolist()):
+    moved = [[[side + step * (j == k) for k, side in enumerate(p)] for step in (1e-6, -1e-6)] for j in range(4)]
+    slopes.append([(loss_of_one(up, t) - loss_of_one(down, t)) / 2e-6 for up, down in moved])
+same(leaning.grad, slopes, "the slope for 40 random pairs: through what is shared and through the union")
 nothing = torch.zeros(3, 4, requires_grad=True)
 loss = iou_loss(nothing, torch.tensor([[1.0, 1, 1, 1], [0, 0, 0, 0], [-2, 1, 5, 1]]))
 same([bool(loss.isfinite().all()), bool((loss[::2] > 9).all())], [True, True],
