@@ -196,6 +196,16 @@ MISTAKES = {
             edits=((AREAS, "areas = boxes[:, 2] - boxes[:, 0]"),),
         ),
         Mistake(
+            "smaller by its border",
+            "where two regions overlap the object with the shorter border has the cells: compare areas",
+            edits=((AREAS, "areas = (boxes[:, 2:] - boxes[:, :2]).sum(1)"),),
+        ),
+        Mistake(
+            "a line has no cell",
+            "a region without width on the line between two cells covers no cell: it covers the one that begins there",
+            edits=((END, "end = region[:, 2:].ceil().long()"),),
+        ),
+        Mistake(
             "both have the cell",
             "where the regions of two classes overlap, both maps have a 1: the cell is the smaller object's alone",
             edits=((PAINT, "        if here[i]:\n            owner[regions[i]] = i\n            maps[labels[i] - 1][regions[i]] = 1\n"),),

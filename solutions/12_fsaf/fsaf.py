@@ -208,6 +208,7 @@ same(shrink_box(torch.tensor([[0.5, 0.5, 8.5, 5.5]]), 0.5), [[2.5, 1.75, 6.5, 4.
 ### BEGIN HIDDEN TESTS
 boxes = 90 * torch.rand(7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 boxes[:, 2:] += boxes[:, :2]
+boxes[:4] -= 60  # these begin left of the image or above it
 for fraction in (0.2, 0.5, 0.75, 1.0, 0.0, 1.5):
     rows = [[(x1 + x2 - fraction * (x2 - x1)) / 2, (y1 + y2 - fraction * (y2 - y1)) / 2,
              (x1 + x2 + fraction * (x2 - x1)) / 2, (y1 + y2 + fraction * (y2 - y1)) / 2]
@@ -461,6 +462,11 @@ same(fsaf_class_targets(torch.tensor([[4.0, 8, 68, 44]]), torch.tensor([1]), tor
      "an effective fraction of 0: the centre (4.5, 3.25) has its one cell")
 same(fsaf_class_targets(torch.tensor([[77.0, 53, 80, 56]]), torch.tensor([1]), torch.tensor([5]), 5, (3, 2), 1),
      [[[0, 0, 0], [0, 0, 1]]], "an object of 3 pixels in the lower right corner")
+line = torch.zeros(1, 7, 10)
+line[0, 1:5, 5] = -1
+line[0, 2:4, 5] = 1
+same(fsaf_class_targets(torch.tensor([[40.0, 4, 40, 44]]), torch.tensor([1]), torch.tensor([3]), 3, (10, 7), 1), line,
+     "a box without width, on the line between columns 4 and 5: it covers the column that begins there")
 exact = torch.tensor([[0.0, 0, 32, 64]])
 filled = torch.zeros(1, 9, 6)
 filled[0, 1:7, 0:4] = -1
@@ -498,6 +504,9 @@ for order in ([0, 1], [1, 0]):
     maps = fsaf_class_targets(crossed[order], torch.tensor([1, 2]), both, 3, (6, 5), 2)
     same(maps[:, 1:3, 2:4], [[[1, 1], [1, 1]], [[-1, -1], [-1, -1]]],
          f"two equally large objects, {order}: the one with the smaller index has the cells")
+ski = torch.tensor([[0.0, 20, 72, 28], [24, 10, 48, 38]])  # 72 by 8 and 24 by 28: the longer one is smaller
+same(fsaf_class_targets(ski, torch.tensor([1, 2]), both, 3, (9, 6), 2)[:, 2:4, 4] == 1, [[True, True], [False, False]],
+     "a thin object of 576 square pixels and one of 672: smaller is meant by area")
 three = torch.tensor([[8.0, 8, 40, 24], [16, 0, 32, 32], [8, 8, 40, 24], [0, 0, 48, 40]])
 maps = fsaf_class_targets(three, torch.tensor([2, 1, 3, 1]), torch.tensor([3, 3, 3, 3]), 3, (6, 5), 3)
 same(maps[:, 1:3, 2:4] == 1, [[[False] * 2] * 2, [[True] * 2] * 2, [[False] * 2] * 2],
