@@ -1097,6 +1097,9 @@ def slim(head, channels):
     for i, (parent, name, layer) in enumerate(hidden):  # four of one subnet, then four of the other
         kept = nn.Sequential(layer, nn.GroupNorm(math.gcd(32, channels), channels))
         setattr(parent, name, kept if i % 4 < 2 else nn.Identity())
+    for layer in head.modules():
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False  # torchvision's head: where a layer is left out, two would change the same numbers
 
 
 class RetinaNetFSAF(nn.Module):
