@@ -2,28 +2,28 @@
 r"""
 # 12 · FSAF: let the loss choose the level
 
-A pyramid has several levels, and somebody has to say which of them learns which object. Until now a rule of size
-did, written down before anything was trained: small boxes to fine levels, large ones to coarse levels. **FSAF**, the
-feature selective anchor-free module, asks the network instead. Each object goes to the level that does best on it
-at the moment. To ask every level about every object it drops the anchors: a cell says "here is the middle of a
-star, and its sides are so far away".
+A pyramid has several levels, and somebody has to say which of them learns which object. Until now a rule of
+size did, written down before anything was trained: small boxes to fine levels, large ones to coarse levels.
+**FSAF**, the feature selective anchor-free module, asks the network instead. Each object goes to the level
+that does best on it at the moment. To ask every level about every object it drops the anchors: a cell says
+"here is the middle of a star, and its sides are so far away".
 
-The slides and this lesson follow Chenchen Zhu, Yihui He and Marios Savvides, "Feature Selective Anchor-Free Module
-for Single-Shot Object Detection", CVPR 2019 ([arXiv:1903.00621](https://arxiv.org/abs/1903.00621)); "the paper" is
-this one.
+The slides and this lesson follow Chenchen Zhu, Yihui He and Marios Savvides, "Feature Selective Anchor-Free
+Module for Single-Shot Object Detection", CVPR 2019 ([arXiv:1903.00621](https://arxiv.org/abs/1903.00621));
+"the paper" is this one.
 
-**Time:** about two and a half hours, of which one training of about two minutes runs by itself. Seven exercises (5,
-5, 35, 20, 15, 10 and 10 minutes), two written questions.
+**Time:** about two and a half hours, of which one training of about two minutes runs by itself. Seven
+exercises (5, 5, 35, 20, 15, 10 and 10 minutes), two written questions.
 
-**You need:** the pyramid and its rule of size (lesson 10), focal loss and RetinaNet's head (lesson 11), anchors and
-their targets (lesson 3), NMS (lesson 6). What you wrote for them is used; where something is missing a library's
-function takes its place.
+**You need:** the pyramid and its rule of size (lesson 10), focal loss and RetinaNet's head (lesson 11),
+anchors and their targets (lesson 3), NMS (lesson 6). What you wrote for them is used; where something is
+missing a library's function takes its place.
 
-**Conventions**, as in all lessons: a box is `(x1, y1, x2, y2)` in pixels, x right, y down. Labels are whole numbers
-`1..K`. The map of level $l$ has one cell for $2^l \times 2^l$ pixels; its size is `grid = (columns, rows)`.
-Everything dense goes row by row, y outer and x inner. The slides write a box as $(x, y, w, h)$ with its *centre*
-first, and the distances of a point to the four sides of a box as $(t, l, b, r)$: top, left, bottom, right. We keep
-`xyxy` for boxes and take the slides' order for distances.
+**Conventions**, as in all lessons: a box is `(x1, y1, x2, y2)` in pixels, x right, y down. Labels are whole
+numbers `1..K`. The map of level $l$ has one cell for $2^l \times 2^l$ pixels; its size is `grid = (columns,
+rows)`. Everything dense goes row by row, y outer and x inner. The slides write a box as $(x, y, w, h)$ with
+its *centre* first, and the distances of a point to the four sides of a box as $(t, l, b, r)$: top, left,
+bottom, right. We keep `xyxy` for boxes and take the slides' order for distances.
 """
 
 # %% setup=true tags=["nbval-ignore-output"]
@@ -43,8 +43,8 @@ focal_loss, assign_level = earlier("focal_loss"), earlier("assign_level")
 r"""
 ## What we will build
 
-A RetinaNet with a second, anchor-free branch, for these scenes. At the end of the lesson they come again, with what
-it found, and with the level that each object chose.
+A RetinaNet with a second, anchor-free branch, for these scenes. At the end of the lesson they come again,
+with what it found, and with the level that each object chose.
 """
 
 # %%
@@ -57,8 +57,8 @@ with plot.figure(alt, width=8, height=2.2) as ax:
 
 # %% [markdown]
 r"""
-RetinaNet stays as it is. FSAF adds two layers, the same for all levels: beside the last layer of the class subnet
-one with `K` maps, beside the last layer of the box subnet one with 4 maps. That is all.
+RetinaNet stays as it is. FSAF adds two layers, the same for all levels: beside the last layer of the class
+subnet one with `K` maps, beside the last layer of the box subnet one with 4 maps. That is all.
 
 ```
                         ┌─ 3×3 ─► A·K scores of anchors        (RetinaNet)
@@ -73,13 +73,13 @@ one with `K` maps, beside the last layer of the box subnet one with 4 maps. That
 
 The slides name two limits of detectors with anchors.
 
-- **The level is chosen by a rule.** The anchors of a level have the sizes that somebody gave them, and an object
-  goes where an anchor fits.
+- **The level is chosen by a rule.** The anchors of a level have the sizes that somebody gave them, and an
+  object goes where an anchor fits.
 - **The samples are chosen by overlap.** An anchor learns an object if their IoU is large enough, whatever the
   features there are worth.
 
-The slides' example: three cars of 40, 50 and 60 pixels and RetinaNet's anchors on COCO, three scales from 32 pixels
-on P3, twice as large on each further level. Which level gets which car?
+The slides' example: three cars of 40, 50 and 60 pixels and RetinaNet's anchors on COCO, three scales from 32
+pixels on P3, twice as large on each further level. Which level gets which car?
 """
 
 # %%
@@ -95,13 +95,13 @@ plot.table(rows, ["car", "best IoU on P3", "on P4", "on P5", "goes to"], "The ru
 
 # %% [markdown]
 r"""
-The car of 50 pixels learns with the one of 40, and the one of 60 somewhere else. Nobody asked whether P3 or P4
-knows more about cars of 50 pixels. Why not learn that too?
+The car of 50 pixels learns with the one of 40, and the one of 60 somewhere else. Nobody asked whether P3 or
+P4 knows more about cars of 50 pixels. Why not learn that too?
 
 ## From an object to a level
 
-First: how would a level without anchors learn an object at all? FSAF lays the box on the map of level $l$, which
-the slides call the **projection**:
+First: how would a level without anchors learn an object at all? FSAF lays the box on the map of level $l$,
+which the slides call the **projection**:
 
 $$b_p^l = \frac{b}{2^l}$$
 
@@ -154,19 +154,19 @@ untouched(project_box, torch.tensor([[4.0, 4, 68, 44]]), 4)
 r"""
 ## The middle, and the ring around it
 
-Which cells of the projected box shall say "star"? Its corners often show background. So FSAF takes two smaller
-boxes with the same centre:
+Which cells of the projected box shall say "star"? Its corners often show background. So FSAF takes two
+smaller boxes with the same centre:
 
 - the **effective box** $b_e^l$, $\epsilon_e = 0.2$ as wide and as high: its cells learn the object;
-- the **ignoring box** $b_i^l$, $\epsilon_i = 0.5$ as wide and as high: what it has beyond the effective box is left
-  alone. These cells are too near to be called background and too far out to be asked.
+- the **ignoring box** $b_i^l$, $\epsilon_i = 0.5$ as wide and as high: what it has beyond the effective box
+  is left alone. These cells are too near to be called background and too far out to be asked.
 
 $$b_e^l = [x_p^l,\; y_p^l,\; \epsilon_e w_p^l,\; \epsilon_e h_p^l], \qquad
 b_i^l = [x_p^l,\; y_p^l,\; \epsilon_i w_p^l,\; \epsilon_i h_p^l]$$
 
-These are the slides' boxes, with the centre first. In `xyxy` all four numbers change. By hand: (0.5, 0.5, 8.5, 5.5)
-has its centre at (4.5, 3), and is 8 × 5. The effective box is 1.6 × 1, so it goes from 4.5 − 0.8 = 3.7 to 5.3 and
-from 2.5 to 3.5.
+These are the slides' boxes, with the centre first. In `xyxy` all four numbers change. By hand: (0.5, 0.5,
+8.5, 5.5) has its centre at (4.5, 3), and is 8 × 5. The effective box is 1.6 × 1, so it goes from 4.5 − 0.8 =
+3.7 to 5.3 and from 2.5 to 3.5.
 
 ### Exercise: `shrink_box`
 
@@ -223,8 +223,9 @@ untouched(shrink_box, torch.tensor([[0.5, 0.5, 8.5, 5.5]]), 0.2)
 
 # %% [markdown]
 r"""
-One object of 56 × 44 pixels on three levels. The frames are the projected box (green), the ignoring box (pink) and
-the effective box (blue), drawn in pixels. Look at the grid: on P5 the whole object has hardly more than one cell.
+One object of 56 × 44 pixels on three levels. The frames are the projected box (green), the ignoring box
+(pink) and the effective box (blue), drawn in pixels. Look at the grid: on P5 the whole object has hardly more
+than one cell.
 """
 
 # %%
@@ -240,8 +241,8 @@ with plot.figure(alt, columns=3, width=9, height=3.2) as axes:
 
 # %% [markdown]
 r"""
-The slides do not say which cells a box covers. Suppose it were those whose middle lies in the effective box. How
-many objects would have a cell on at least one of P3, P4, P5?
+The slides do not say which cells a box covers. Suppose it were those whose middle lies in the effective box.
+How many objects would have a cell on at least one of P3, P4, P5?
 """
 
 # %%
@@ -257,25 +258,25 @@ print(f"objects without any cell: more than a third: {(~found).float().mean().it
 
 # %% [markdown]
 r"""
-An effective box of an object of 20 pixels is 4 pixels wide, half a cell of the finest map; often it lies between
-the middles. So our rule is: **a region covers every cell that it overlaps**, and at least one. Then each object has
-a cell on every level.
+An effective box of an object of 20 pixels is 4 pixels wide, half a cell of the finest map; often it lies
+between the middles. So our rule is: **a region covers every cell that it overlaps**, and at least one. Then
+each object has a cell on every level.
 
 ## Class maps
 
-Every level has `K` class maps. An object of class $k$ writes to map $k$ only: **1** in its effective region, **−1**
-("not asked") in the rest of its ignoring region. All else is **0**, background. The slides' colours for them are
-white, grey and black. Three rules settle who wins:
+Every level has `K` class maps. An object of class $k$ writes to map $k$ only: **1** in its effective region,
+**−1** ("not asked") in the rest of its ignoring region. All else is **0**, background. The slides' colours
+for them are white, grey and black. Three rules settle who wins:
 
-1. **Neighbours ignore too.** Where the object lives on level $l$, its ignoring region also lies on $l - 1$ and
-   $l + 1$. These levels see the object nearly as well, so they are not told that there is nothing.
-2. **The smaller box wins.** Where the effective regions of two objects of one level overlap, the cell belongs to
-   the smaller one, whatever the classes are. The larger one has other cells.
+1. **Neighbours ignore too.** Where the object lives on level $l$, its ignoring region also lies on $l - 1$
+   and $l + 1$. These levels see the object nearly as well, so they are not told that there is nothing.
+2. **The smaller box wins.** Where the effective regions of two objects of one level overlap, the cell belongs
+   to the smaller one, whatever the classes are. The larger one has other cells.
 3. **Effective beats ignored**, within each map.
 
-By hand: our box on level 3, in a map of 10 × 7 cells. The effective box goes from 3.7 to 5.3 and from 2.5 to 3.5:
-columns 3, 4, 5 and rows 2, 3. The ignoring box goes from 2.5 to 6.5 and from 1.75 to 4.25: columns 2 to 6, rows 1
-to 4.
+By hand: our box on level 3, in a map of 10 × 7 cells. The effective box goes from 3.7 to 5.3 and from 2.5 to
+3.5: columns 3, 4, 5 and rows 2, 3. The ignoring box goes from 2.5 to 6.5 and from 1.75 to 4.25: columns 2 to
+6, rows 1 to 4.
 
 ```
 · · · · · · · · · ·        · 0, background
@@ -287,9 +288,9 @@ to 4.
 · · · · · · · · · ·
 ```
 
-And two objects on level 3: a large one (0, 0, 64, 48), and in it a small one (24, 16, 48, 40). Their effective
-regions are columns 3, 4 of rows 2, 3, and the single cell in column 4 of row 3. Both want that cell; the small one
-gets it. If the two are of different classes, this is what the maps hold:
+And two objects on level 3: a large one (0, 0, 64, 48), and in it a small one (24, 16, 48, 40). Their
+effective regions are columns 3, 4 of rows 2, 3, and the single cell in column 4 of row 3. Both want that
+cell; the small one gets it. If the two are of different classes, this is what the maps hold:
 
 ```
 large one's map           small one's map
@@ -301,8 +302,8 @@ large one's map           small one's map
 · · · · · · · ·           · · · · · · · ·
 ```
 
-The lost cell is a −1 in the large one's map, since it lies in its ignoring region. (The paper leaves this cell open.
-To call the middle of a star "no star" would be strange.)
+The lost cell is a −1 in the large one's map, since it lies in its ignoring region. (The paper leaves this
+cell open. To call the middle of a star "no star" would be strange.)
 
 ### Exercise: `fsaf_class_targets`
 
@@ -314,19 +315,20 @@ Write the class maps of one level.
 - `level`: of the map; `grid = (columns, rows)`: its size
 - returns `[K, H, W]`; map `k − 1` belongs to class `k`
 
-A region from `x1` to `x2` covers the columns $\lfloor x_1 \rfloor$ to $\lceil x_2 \rceil - 1$; rows likewise. If
-that is none, for a point on a whole number, it covers the one cell that begins there. "Smaller" is meant in
-pixels; of two equally large boxes the one with the smaller index wins.
+A region from `x1` to `x2` covers the columns $\lfloor x_1 \rfloor$ to $\lceil x_2 \rceil - 1$; rows likewise.
+If that is none, for a point on a whole number, it covers the one cell that begins there. "Smaller" is meant
+in pixels; of two equally large boxes the one with the smaller index wins.
 
 <details><summary>Hint</summary>
 
-A loop over the objects is fine: `maps[k, y1:y2, x1:x2] = …` paints a region. First paint all that is ignored. Then
-find for each cell the object it belongs to: paint the objects' *numbers* into one map, the largest object first.
+A loop over the objects is fine: `maps[k, y1:y2, x1:x2] = …` paints a region. First paint all that is ignored.
+Then find for each cell the object it belongs to: paint the objects' *numbers* into one map, the largest
+object first.
 </details>
 <details><summary>Second hint</summary>
 
-`areas.argsort(stable=True).flip(0)` is an order from large to small in which, of equal ones, the smaller index comes
-last.
+`areas.argsort(stable=True).flip(0)` is an order from large to small in which, of equal ones, the smaller
+index comes last.
 </details>
 """
 
@@ -515,10 +517,11 @@ same(maps[:, 1:3, 2:4] == 1, [[[False] * 2] * 2, [[True] * 2] * 2, [[False] * 2]
 
 # %% [markdown]
 r"""
-What your function makes of a scene. In each row one level: the image with the objects that the rule of size (your
-`assign_level`, with 28 pixels as the border between P3 and P4, and 56 between P4 and P5) puts there, then the maps
-of three classes. White is effective, grey is not asked, black is background. Look at the two triangles: the small one lives on P3, the large
-one around it on P4, and each of them is grey on the other's level, but hides no white cell there.
+What your function makes of a scene. In each row one level: the image with the objects that the rule of size
+(your `assign_level`, with 28 pixels as the border between P3 and P4, and 56 between P4 and P5) puts there,
+then the maps of three classes. White is effective, grey is not asked, black is background. Look at the two
+triangles: the small one lives on P3, the large one around it on P4, and each of them is grey on the other's
+level, but hides no white cell there.
 """
 
 # %%
@@ -549,45 +552,45 @@ with plot.figure(alt, rows=3, columns=1 + len(shown), width=9.5, height=7.4) as 
 
 # %% [markdown]
 r"""
-The classes are trained by focal loss over all white and black cells. Divided by what? The slides say "normalized by
-the number of pixels on non-ignoring regions", and on the same slide the non-ignoring regions are the *white* ones,
-"non-ignoring/effective". So the divisor is the number of effective cells, as lesson 11 divides by the positives. If one
-takes white and black together, the loss of 10 objects on a map of 16,000 cells is a thousand times smaller, and
-nothing learns.
+The classes are trained by focal loss over all white and black cells. Divided by what? The slides say
+"normalized by the number of pixels on non-ignoring regions", and on the same slide the non-ignoring regions
+are the *white* ones, "non-ignoring/effective". So the divisor is the number of effective cells, as lesson 11
+divides by the positives. If one takes white and black together, the loss of 10 objects on a map of 16,000
+cells is a thousand times smaller, and nothing learns.
 
 ## Box maps
 
-Where is the box, seen from a cell? Four distances say it, from the middle of the cell to the top, left, bottom and
-right side of the projected box, in cells. (The middle is at `x + 0.5`, `y + 0.5`; in pixels that is the place
-$\lfloor s/2 \rfloor + x s$ of all lessons.) Distances of large objects would be large numbers, so they are divided
-by $S = 4.0$:
+Where is the box, seen from a cell? Four distances say it, from the middle of the cell to the top, left,
+bottom and right side of the projected box, in cells. (The middle is at `x + 0.5`, `y + 0.5`; in pixels that
+is the place $\lfloor s/2 \rfloor + x s$ of all lessons.) Distances of large objects would be large numbers,
+so they are divided by $S = 4.0$:
 
 $$\mathbf d_{i,j}^l = [d_t, d_l, d_b, d_r], \qquad \text{the map holds } \mathbf d_{i,j}^l / S$$
 
-By hand: our box on level 3 is (0.5, 0.5, 8.5, 5.5). The cell in column 3, row 2 has its middle at (3.5, 2.5). To
-the top it is 2.5 − 0.5 = 2, to the left 3, to the bottom 5.5 − 2.5 = 3, to the right 5. The maps hold
-0.5, 0.75, 0.75 and 1.25.
+By hand: our box on level 3 is (0.5, 0.5, 8.5, 5.5). The cell in column 3, row 2 has its middle at (3.5, 2.5).
+To the top it is 2.5 − 0.5 = 2, to the left 3, to the bottom 5.5 − 2.5 = 3, to the right 5. The maps hold 0.5,
+0.75, 0.75 and 1.25.
 
 ### Exercise: `fsaf_box_targets`
 
 *About 20 minutes, medium.*
 
-Write the four offset maps of one level, and a map that says where they hold. Effective regions are 0.2 of the box.
-A cell in two regions belongs to the same object as before. On a coarse level a cell may belong to an object that
-does not reach its middle: then a distance is negative, and stays so.
+Write the four offset maps of one level, and a map that says where they hold. Effective regions are 0.2 of the
+box. A cell in two regions belongs to the same object as before. On a coarse level a cell may belong to an
+object that does not reach its middle: then a distance is negative, and stays so.
 
 - `boxes` `[M, 4]` in pixels, `levels` `[M]`, `level`, `grid = (columns, rows)`, `scale`: $S$
 - returns `[4, H, W]`, order top, left, bottom, right, 0 where no region is; and bool `[H, W]`
 
 <details><summary>Hint</summary>
 
-Whose cell is it? Give each object a class of its own, 1 to M: then map `i` of `fsaf_class_targets` is 1 in exactly
-the cells of object `i`.
+Whose cell is it? Give each object a class of its own, 1 to M: then map `i` of `fsaf_class_targets` is 1 in
+exactly the cells of object `i`.
 </details>
 <details><summary>Second hint</summary>
 
-`(maps == 1).nonzero(as_tuple=True)` gives three lists: objects, rows and columns. `offsets[:, y, x] = …` writes all
-these cells at once.
+`(maps == 1).nonzero(as_tuple=True)` gives three lists: objects, rows and columns. `offsets[:, y, x] = …`
+writes all these cells at once.
 </details>
 """
 
@@ -696,8 +699,8 @@ untouched(fsaf_box_targets, boxes, levels, 3, (19, 12))
 
 # %% [markdown]
 r"""
-The four maps of our box on level 3. Black cells hold nothing. Walk from left to right: the distance to the left grows by a quarter a cell, the
-one to the right shrinks by as much.
+The four maps of our box on level 3. Black cells hold nothing. Walk from left to right: the distance to the
+left grows by a quarter a cell, the one to the right shrinks by as much.
 """
 
 # %%
@@ -714,18 +717,19 @@ with plot.figure(alt, columns=4, width=12, height=2.9) as axes:
 r"""
 ## IoU loss
 
-Smooth L1 of four numbers treats each side by itself. But a box is right or wrong as a whole, and 4 pixels are much
-for a small box and little for a large one. The IoU knows both. Yu et al. ("UnitBox", 2016; the slides' figure 1)
-take its logarithm as the loss:
+Smooth L1 of four numbers treats each side by itself. But a box is right or wrong as a whole, and 4 pixels are
+much for a small box and little for a large one. The IoU knows both. Yu et al. ("UnitBox", 2016; the slides'
+figure 1) take its logarithm as the loss:
 
 $$\mathcal L_{IoU} = -\ln \text{IoU}$$
 
-Two boxes that are given by distances from the *same* point overlap in a box with the smaller of the two distances
-on each side: $w = \min(l, l^*) + \min(r, r^*)$, $h = \min(t, t^*) + \min(b, b^*)$. No corners are needed, and the
-unit cancels, so offsets may stay divided by $S$.
+Two boxes that are given by distances from the *same* point overlap in a box with the smaller of the two
+distances on each side: $w = \min(l, l^*) + \min(r, r^*)$, $h = \min(t, t^*) + \min(b, b^*)$. No corners are
+needed, and the unit cancels, so offsets may stay divided by $S$.
 
-By hand: distances $(t, l, b, r)$ of (1, 1, 1, 1) are a box of 2 × 2, (1, 1, 1, 3) one of 4 × 2. Shared 4, union
-8, IoU one half, loss $\ln 2 = 0.6931$. ($1 - $ IoU would be 0.5: another loss, which pushes less the worse the box is.)
+By hand: distances $(t, l, b, r)$ of (1, 1, 1, 1) are a box of 2 × 2, (1, 1, 1, 3) one of 4 × 2. Shared 4,
+union 8, IoU one half, loss $\ln 2 = 0.6931$. ($1 - $ IoU would be 0.5: another loss, which pushes less the
+worse the box is.)
 
 ### Exercise: `iou_loss`
 
@@ -733,17 +737,18 @@ By hand: distances $(t, l, b, r)$ of (1, 1, 1, 1) are a box of 2 × 2, (1, 1, 1,
 
 Write the loss of each pair.
 
-- `prediction`, `target`: `[N, 4]`, each row $(t, l, b, r)$, in any common unit; a target may have negative numbers
+- `prediction`, `target`: `[N, 4]`, each row $(t, l, b, r)$, in any common unit; a target may have negative
+  numbers
 - returns `[N]`
 
-Where nothing overlaps, $\ln 0$ is minus infinity. There the loss is to be finite, with a finite gradient, and more
-than 9 (an IoU of 0.0001 costs 9.2). An untrained network does predict such boxes, even with all four numbers 0.
-Elsewhere it is to be the exact value: no constants added to small areas.
+Where nothing overlaps, $\ln 0$ is minus infinity. There the loss is to be finite, with a finite gradient, and
+more than 9 (an IoU of 0.0001 costs 9.2). An untrained network does predict such boxes, even with all four
+numbers 0. Elsewhere it is to be the exact value: no constants added to small areas.
 
 <details><summary>Hint</summary>
 
-A negative width times a negative height is a positive area: clamp each at 0 before you multiply. For the logarithm,
-clamp the IoU from below. What can be zero in the denominator?
+A negative width times a negative height is a positive area: clamp each at 0 before you multiply. For the
+logarithm, clamp the IoU from below. What can be zero in the denominator?
 </details>
 """
 
@@ -829,9 +834,9 @@ untouched(iou_loss, torch.ones(2, 4), torch.full((2, 4), 2.0))
 
 # %% [markdown]
 r"""
-In the figure a box grows from half to twice the size of its target. Left, the squared error of the four distances,
-which UnitBox calls $\ell_2$ loss: for a target of 64 pixels it is sixteen times what it is for one of 16. Right,
-$-\ln$ IoU: one curve for both.
+In the figure a box grows from half to twice the size of its target. Left, the squared error of the four
+distances, which UnitBox calls $\ell_2$ loss: for a target of 64 pixels it is sixteen times what it is for one
+of 16. Right, $-\ln$ IoU: one curve for both.
 """
 
 # %%
@@ -850,9 +855,9 @@ with plot.figure(alt, columns=2, width=9, height=3.2) as axes:
 r"""
 ## The choice
 
-Now the question that gave the module its name. In every training step each object $I$ is laid on *every* level.
-There its effective cells have a focal loss (of all classes) and an IoU loss, as the network stands. Take their
-**means** over the cells:
+Now the question that gave the module its name. In every training step each object $I$ is laid on *every*
+level. There its effective cells have a focal loss (of all classes) and an IoU loss, as the network stands.
+Take their **means** over the cells:
 
 $$L_{FL}^I(l) = \frac{1}{N(b_e^l)} \sum_{i,j \in b_e^l} FL(l, i, j), \qquad
 L_{IoU}^I(l) = \frac{1}{N(b_e^l)} \sum_{i,j \in b_e^l} IoU(l, i, j)$$
@@ -861,7 +866,8 @@ $N(b_e^l)$ is the number of cells. Then the best level is
 
 $$l^* = \arg\min_l \; L_{FL}^I(l) + L_{IoU}^I(l)$$
 
-and only this level learns the object in this step. Why means? By hand, an object of 80 pixels, at which P4 is best:
+and only this level learns the object in this step. Why means? By hand, an object of 80 pixels, at which P4 is
+best:
 
 | | cells | loss of each cell | sum | mean |
 | --- | --- | --- | --- | --- |
@@ -877,15 +883,16 @@ Sums would send large objects to coarse levels only because they have few cells 
 
 Choose the level of each object.
 
-- `focal`, `iou`: `[L, N]`, these means for each level and object. Where an object has no cell of its own on a level,
-  since smaller ones have taken them all, the mean is 0/0: both are NaN.
+- `focal`, `iou`: `[L, N]`, these means for each level and object. Where an object has no cell of its own on a
+  level, since smaller ones have taken them all, the mean is 0/0: both are NaN.
 - returns int64 `[N]`, numbers in `0..L − 1`; of equally good levels the first
 
 A level without a cell is never the best. An object without any cell at all gets 0.
 
 <details><summary>Hint</summary>
 
-`torch.tensor([1.0, float("nan")]).argmin()` is 1: NaN counts as the smallest. What should stand there instead?
+`torch.tensor([1.0, float("nan")]).argmin()` is 1: NaN counts as the smallest. What should stand there
+instead?
 </details>
 """
 
@@ -938,37 +945,37 @@ untouched(select_level, torch.tensor([[nan, 1.0], [0.75, 2.0]]), torch.tensor([[
 
 # %% [markdown]
 r"""
-The rule of size that this replaces is lesson 10's, $k = \lfloor k_0 + \log_2(\sqrt{wh} / 224) \rfloor$ (the slide
-prints it without the base of the logarithm and without the brackets of rounding down).
+The rule of size that this replaces is lesson 10's, $k = \lfloor k_0 + \log_2(\sqrt{wh} / 224) \rfloor$ (the
+slide prints it without the base of the logarithm and without the brackets of rounding down).
 
 ### Question: means and the chosen few
 
-*About 10 minutes.* (a) At the first step the network is random. What does the choice depend on then, and why can
-training start all the same? (b) A level that wins gets trained and becomes better still. Could all objects end up on one
-level? What speaks against it? (c) The choice is made without gradient, by `argmin`. What would change if all levels
-learnt every object? (Five to seven sentences.)
+*About 10 minutes.* (a) At the first step the network is random. What does the choice depend on then, and why
+can training start all the same? (b) A level that wins gets trained and becomes better still. Could all
+objects end up on one level? What speaks against it? (c) The choice is made without gradient, by `argmin`.
+What would change if all levels learnt every object? (Five to seven sentences.)
 """
 
 # %% written="chosen_few" points=2
 r"""
-(a) All cells begin with nearly the same scores (the prior) and offsets (0.1, that is a box of 0.8 cells). So the focal
-losses are equal, and the IoU loss decides: the level whose small box of 0.8 cells is nearest to the object's size, which
-is a coarse one for a large object. So the first choice is a rule of size in itself, and a reasonable start.
-(b) Winning feeds itself. Against one level for all speaks that a level shares its weights and cells: on P5 small objects
-fall into one cell and are ambiguous, and P3 does not see enough of a large object, so their losses stay high there
-however long it trains; then another level wins. The head is shared by all levels, too, so what one level learns helps
-the others.
-(c) Each level would be forced to find objects that it cannot see well or cannot separate; their loss would dominate, and in
-prediction every object would come from several levels, the bad ones included. (Full marks: IoU decides at the start;
-feedback and what limits it; bad levels would be trained.)
+(a) All cells begin with nearly the same scores (the prior) and offsets (0.1, that is a box of 0.8 cells). So
+the focal losses are equal, and the IoU loss decides: the level whose small box of 0.8 cells is nearest to the
+object's size, which is a coarse one for a large object. So the first choice is a rule of size in itself, and
+a reasonable start. (b) Winning feeds itself. Against one level for all speaks that a level shares its weights
+and cells: on P5 small objects fall into one cell and are ambiguous, and P3 does not see enough of a large
+object, so their losses stay high there however long it trains; then another level wins. The head is shared by
+all levels, too, so what one level learns helps the others. (c) Each level would be forced to find objects
+that it cannot see well or cannot separate; their loss would dominate, and in prediction every object would
+come from several levels, the bad ones included. (Full marks: IoU decides at the start; feedback and what
+limits it; bad levels would be trained.)
 """
 
 # %% [markdown]
 r"""
 ## Back to boxes
 
-In prediction every cell says a box. The slides give it as its upper left and its lower right corner, rows first, with
-$i$ for the row and $j$ for the column:
+In prediction every cell says a box. The slides give it as its upper left and its lower right corner, rows
+first, with $i$ for the row and $j$ for the column:
 
 $$[\,i - S o_t,\;\; j - S o_l,\;\; i + S o_b,\;\; j + S o_r\,] \cdot 2^l$$
 
@@ -990,8 +997,8 @@ Give the box of every cell.
 
 <details><summary>Hint</summary>
 
-`torch.arange(W) + 0.5` and `torch.arange(H)[:, None] + 0.5` broadcast to `[H, W]`. Stack the four sides last, then
-`reshape(-1, 4)`.
+`torch.arange(W) + 0.5` and `torch.arange(H)[:, None] + 0.5` broadcast to `[H, W]`. Stack the four sides last,
+then `reshape(-1, 4)`.
 </details>
 """
 
@@ -1058,13 +1065,13 @@ r"""
 
 RetinaNet of lesson 11, with its anchors, thresholds and slim head, and the two new layers. They listen to
 what goes *into* the last layers of its two subnets. How they begin (slides): as RetinaNet, so with weights of
-σ = 0.01 and the prior of 0.01 for the classes, except that biases of layers other than the class layers are **0.1**. Here that is
-the new box layer. It ends in a ReLU, so that no distance is negative. With a bias of 0 half of the distances would
-begin at exactly 0, where a ReLU has no slope and a box no area; with 0.1 every cell begins with a small box, 0.8
-cells wide and high.
+σ = 0.01 and the prior of 0.01 for the classes, except that biases of layers other than the class layers are
+**0.1**. Here that is the new box layer. It ends in a ReLU, so that no distance is negative. With a bias of 0
+half of the distances would begin at exactly 0, where a ReLU has no slope and a box no area; with 0.1 every
+cell begins with a small box, 0.8 cells wide and high.
 """
 
-# %% tags=["experiment"]
+# %% tags=["experiment", "nbval-ignore-output"]
 from coursekit.backbones import small_trunk
 
 TopDown, RetinaNetHead, retinanet_loss = earlier("TopDown"), earlier("RetinaNetHead"), earlier("retinanet_loss")
@@ -1164,9 +1171,9 @@ class RetinaNetFSAF(nn.Module):
 
 # %% [markdown]
 r"""
-The joint inference of the slides is all there: on each level FSAF's 1,000 best cells with a score over **0.05**; the
-same for the anchors; both **merged**; one **NMS** at 0.5 over all of them, in each class. So a box of either branch
-may remove one of the other.
+The joint inference of the slides is all there: on each level FSAF's 1,000 best cells with a score over
+**0.05**; the same for the anchors; both **merged**; one **NMS** at 0.5 over all of them, in each class. So a
+box of either branch may remove one of the other.
 
 ## The loss
 
@@ -1175,9 +1182,9 @@ $$\mathcal L = L^{ab} + \lambda\,(L^{af}_{cls} + L^{af}_{reg}), \qquad \lambda =
 $L^{ab}$ is lesson 11's loss of the anchors. $L^{af}_{cls}$ is the focal loss over white and black cells,
 $L^{af}_{reg}$ the IoU loss over white ones, both divided by the number of white cells.
 
-Your functions take one image. A batch would cost 32 times three levels of calls. Here is a trick: lay the maps of
-the batch **side by side**, as one long strip, and move the boxes of image $b$ by $b$ widths. Regions stay inside of
-their image, so nothing is mixed up, and each function is called once for a level.
+Your functions take one image. A batch would cost 32 times three levels of calls. Here is a trick: lay the
+maps of the batch **side by side**, as one long strip, and move the boxes of image $b$ by $b$ widths. Regions
+stay inside of their image, so nothing is mixed up, and each function is called once for a level.
 """
 
 # %% tags=["experiment"]
@@ -1315,8 +1322,8 @@ plot.table(shares(boxes, levels), ["size", "objects", "P3", "P4", "P5"], "Levels
 r"""
 ## Training
 
-From here on all exercises are needed, so fill them first. On two CPU cores this takes about two minutes, on a GPU
-some seconds.
+From here on all exercises are needed, so fill them first. On two CPU cores this takes about two minutes, on a
+GPU some seconds.
 """
 
 # %%
@@ -1408,8 +1415,8 @@ print(f"another level than the rule says: more than one object in twenty: {(leve
 r"""
 ## Does the choice pay?
 
-The cells below train one form with one seed, on 2,048 *easy* scenes of 96 pixels (one to three shapes, on a quiet
-background), for 250 steps, and score it on 400 others:
+The cells below train one form with one seed, on 2,048 *easy* scenes of 96 pixels (one to three shapes, on a
+quiet background), for 250 steps, and score it on 400 others:
 
 - **RetinaNet alone**: the anchors;
 - **FSAF alone, rule of size**: the anchor-free branch, with the levels by size;
@@ -1449,9 +1456,9 @@ def experiment(form, seed, steps=250):
 
 # %% [markdown]
 r"""
-These runs take a while, so they are made beforehand, with the functions of the reference solution, by the command
-that the table names. It has every run that was made, one a row. Runs of one form that differ in the seed alone say
-how much is luck: a smaller difference between forms says nothing.
+These runs take a while, so they are made beforehand, with the functions of the reference solution, by the
+command that the table names. It has every run that was made, one a row. Runs of one form that differ in the
+seed alone say how much is luck: a smaller difference between forms says nothing.
 """
 
 # %%
@@ -1464,8 +1471,8 @@ plot.table(rows, ["detector", "seed", *names], repr(comparison))
 
 # %% [markdown]
 r"""
-250 steps are a beginning, and small easy scenes are not COCO: do not take the order of the forms for the last word.
-You can run any form with your own functions: take the `#` away and wait about a minute.
+250 steps are a beginning, and small easy scenes are not COCO: do not take the order of the forms for the last
+word. You can run any form with your own functions: take the `#` away and wait about a minute.
 """
 
 # %%
@@ -1476,31 +1483,33 @@ r"""
 ### Question: two opinions
 
 *About 10 minutes.* Both branches look at the same features and are merged by one NMS. (a) Both find the same
-star, with boxes that overlap by an IoU of 0.7 and scores of 0.6 (anchors) and 0.4 (FSAF); the box with 0.4 fits
-better. What comes out, and is that good? (b) A ski is 60 pixels long and 6 high. What do square anchors make of
-it, what does FSAF, and why did the paper find most of its gain on such objects and on small ones? (c) What goes wrong
-if the offsets of the box layer begin with a bias of 0 instead of 0.1? (Six to eight sentences.)
+star, with boxes that overlap by an IoU of 0.7 and scores of 0.6 (anchors) and 0.4 (FSAF); the box with 0.4
+fits better. What comes out, and is that good? (b) A ski is 60 pixels long and 6 high. What do square anchors
+make of it, what does FSAF, and why did the paper find most of its gain on such objects and on small ones? (c)
+What goes wrong if the offsets of the box layer begin with a bias of 0 instead of 0.1? (Six to eight
+sentences.)
 """
 
 # %% written="two_opinions" points=2
 r"""
-(a) The box with 0.6 is kept and removes the better one, as their IoU is above 0.5: NMS knows scores, not fits. Merging
-assumes that the scores of both branches mean the same; they are trained on different positives, so they need not. What is
-gained is elsewhere: an object that one branch misses altogether comes from the other.
-(b) The best square anchor, about 12 to 24 pixels, has an IoU with the ski below 0.2, so the ski is positive only because
-its best anchor is forced, with a poor box to start from. FSAF never compares shapes: the cells of the middle of the ski
-learn its four distances, 30 and 3 pixels. Thin and small objects are those that anchors overlap worst, so there FSAF adds
-most.
-(c) The ReLU cuts about half of the offsets to exactly 0 and passes no gradient there; a box with a width or height of 0
-has an IoU of 0, where our clamped loss has no slope either. Such cells learn late or never. With 0.1 every cell begins
-with a box of some area. (Full marks: score decides, not fit; overlap against distances; dead ReLU and no area.)
+(a) The box with 0.6 is kept and removes the better one, as their IoU is above 0.5: NMS knows scores, not
+fits. Merging assumes that the scores of both branches mean the same; they are trained on different positives,
+so they need not. What is gained is elsewhere: an object that one branch misses altogether comes from the
+other. (b) The best square anchor, about 12 to 24 pixels, has an IoU with the ski below 0.2, so the ski is
+positive only because its best anchor is forced, with a poor box to start from. FSAF never compares shapes:
+the cells of the middle of the ski learn its four distances, 30 and 3 pixels. Thin and small objects are those
+that anchors overlap worst, so there FSAF adds most. (c) The ReLU cuts about half of the offsets to exactly 0
+and passes no gradient there; a box with a width or height of 0 has an IoU of 0, where our clamped loss has no
+slope either. Such cells learn late or never. With 0.1 every cell begins with a box of some area. (Full marks:
+score decides, not fit; overlap against distances; dead ReLU and no area.)
 """
 
 # %% [markdown]
 r"""
 ## What was published
 
-The slides' table: the paper's table 3, COCO test-dev. "Ours" is RetinaNet with FSAF; 800 is the size of the images.
+The slides' table: the paper's table 3, COCO test-dev. "Ours" is RetinaNet with FSAF; 800 is the size of the
+images.
 
 | | backbone | AP | AP50 | AP75 | AP small | AP medium | AP large |
 | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -1530,9 +1539,9 @@ The slides' table: the paper's table 3, COCO test-dev. "Ours" is RetinaNet with 
 | **Ours 800**, one scale | ResNeXt-101 | 42.9 | 63.8 | 46.3 | 26.6 | 46.2 | 52.7 |
 | **Ours**, several scales | ResNeXt-101 | **44.6** | 65.2 | 48.6 | 29.7 | 47.1 | 54.6 |
 
-Compare like with like: RetinaNet 800 and Ours 800 with ResNet-101 differ by the module, 39.1 against **40.9**; of small
-objects 21.8 against 24.0. The headline 42.8 and 44.6 of the slides are with several scales at test time. The backbone
-has learnt on ImageNet-1k, and the only augmentation is flipping.
+Compare like with like: RetinaNet 800 and Ours 800 with ResNet-101 differ by the module, 39.1 against
+**40.9**; of small objects 21.8 against 24.0. The headline 42.8 and 44.6 of the slides are with several scales
+at test time. The backbone has learnt on ImageNet-1k, and the only augmentation is flipping.
 
 ## What we built
 
@@ -1546,19 +1555,20 @@ Lesson 13 throws the anchors out altogether. It goes back to a rule of size, and
 
 ### Further reading
 
-- Zhu et al., CVPR 2019: section 3.2 (regions, losses, joint inference), section 3.3 (the choice), table 1 (what each
-  part brings), figures 5 and 6.
+- Zhu et al., CVPR 2019: section 3.2 (regions, losses, joint inference), section 3.3 (the choice), table 1
+  (what each part brings), figures 5 and 6.
 - Yu et al., "UnitBox: An Advanced Object Detection Network", ACM Multimedia 2016
   ([arXiv:1608.01471](https://arxiv.org/abs/1608.01471)): the IoU loss.
-- Zhu et al., "Soft Anchor-Point Object Detection", ECCV 2020 ([arXiv:1911.12448](https://arxiv.org/abs/1911.12448)):
-  the same authors; each object trains several levels, with weights.
+- Zhu et al., "Soft Anchor-Point Object Detection", ECCV 2020
+  ([arXiv:1911.12448](https://arxiv.org/abs/1911.12448)): the same authors; each object trains several levels,
+  with weights.
 - Zhang et al., "Bridging the Gap Between Anchor-based and Anchor-free Detection", CVPR 2020
   ([arXiv:1912.02424](https://arxiv.org/abs/1912.02424)): how much the choice of samples explains.
 
 ### What others call it
 
-torchvision and detectron2 have no FSAF. mmdetection has `FSAFHead`, which departs from the paper in several places: do
-not check your functions against it.
+torchvision and detectron2 have no FSAF. mmdetection has `FSAFHead`, which departs from the paper in several
+places: do not check your functions against it.
 
 | here (slides and paper) | mmdetection |
 | --- | --- |
@@ -1571,5 +1581,6 @@ not check your functions against it.
 | `select_level` | `FSAFHead.collect_loss_level_single`, `reweight_loss_single` |
 | `iou_loss` | `IoULoss` with `mode="log"` |
 
-Its documentation reports that with ResNet-50 the regions 0.2 and 0.2 reach an AP of 37.4, and 0.2 and 0.5 reach 36.0.
+Its documentation reports that with ResNet-50 the regions 0.2 and 0.2 reach an AP of 37.4, and 0.2 and 0.5
+reach 36.0.
 """
