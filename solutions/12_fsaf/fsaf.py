@@ -556,7 +556,7 @@ The classes are trained by focal loss over all white and black cells. Divided by
 "normalized by the number of pixels on non-ignoring regions", and on the same slide the non-ignoring regions
 are the *white* ones, "non-ignoring/effective". So the divisor is the number of effective cells, as lesson 11
 divides by the positives. If one takes white and black together, the loss of 10 objects on a map of 16,000
-cells is a thousand times smaller, and nothing learns.
+cells is hundreds of times smaller, and next to nothing is learnt.
 
 ## Box maps
 
@@ -974,8 +974,8 @@ limits it; bad levels would be trained.)
 r"""
 ## Back to boxes
 
-In prediction every cell says a box. The slides give it as its upper left and its lower right corner, rows
-first, with $i$ for the row and $j$ for the column:
+In prediction every cell says a box; its class and score are what the `K` class maps say there. The slides
+give the box as its upper left and its lower right corner, rows first, with $i$ for the row and $j$ for the column:
 
 $$[\,i - S o_t,\;\; j - S o_l,\;\; i + S o_b,\;\; j + S o_r\,] \cdot 2^l$$
 
@@ -1264,7 +1264,8 @@ def loss(model, images, targets, anchors=1.0, free=0.5, choose=True):
 
 # %% [markdown]
 r"""
-Is the strip right? Its targets must be those of the single images, one beside the other.
+Is the strip right? Its targets must be those of the single images, one beside the other. (From here on all
+exercises are needed, so fill them first.)
 """
 
 # %%
@@ -1322,8 +1323,7 @@ plot.table(shares(boxes, levels), ["size", "objects", "P3", "P4", "P5"], "Levels
 r"""
 ## Training
 
-From here on all exercises are needed, so fill them first. On two CPU cores this takes about two minutes, on a
-GPU some seconds.
+On two CPU cores this takes about two minutes, on a GPU some seconds.
 """
 
 # %%
@@ -1374,7 +1374,7 @@ print(f"the anchor-free branch alone, AP50 > 0.1: {scores['FSAF'].AP50 > 0.1}")
 r"""
 ### Which level did each object choose?
 
-Three scenes, each object with the level that is best at it now. Look for objects of nearly the same size on
+The four scenes, each object with the level that is best at it now. Look for objects of nearly the same size on
 different levels.
 """
 
@@ -1383,7 +1383,7 @@ boxes, levels = chosen(model, test)
 starts = [0]
 for target in test.targets:
     starts.append(starts[-1] + len(target["boxes"]))
-alt = "Three scenes; on each object the level it chose, P3 for most small ones, P4 and P5 for larger ones, with exceptions"
+alt = "The four scenes; on each object the level it chose, P3 for most small ones, P4 and P5 for larger ones, with exceptions"
 roles = {3: "positive", 4: "truth", 5: "forced"}
 with plot.figure(alt, columns=4, width=11, height=2.9) as axes:
     for i, ax in enumerate(axes):
@@ -1461,7 +1461,7 @@ command that the table names. It has every run that was made, one a row. Runs of
 seed alone say how much is luck: a smaller difference between forms says nothing.
 """
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from coursekit import results
 
 comparison = results.load("12_fsaf")
