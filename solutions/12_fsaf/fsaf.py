@@ -958,8 +958,8 @@ What would change if all levels learnt every object? (Five to seven sentences.)
 
 # %% written="chosen_few" points=2
 r"""
-(a) All cells begin with nearly the same scores (the prior) and offsets (0.1, that is a box of 0.8 cells). So
-the focal losses are equal, and the IoU loss decides: the level whose small box of 0.8 cells is nearest to the
+(a) All cells begin with scores near the prior and offsets around 0.1, that is a box of about 0.8 cells. So
+the focal losses are nearly equal, and the IoU loss decides: the level whose small box of 0.8 cells is nearest to the
 object's size, which is a coarse one for a large object. So the first choice is a rule of size in itself, and
 a reasonable start. (b) Winning feeds itself. Against one level for all speaks that a level shares its weights
 and cells: on P5 small objects fall into one cell and are ambiguous, and P3 does not see enough of a large
@@ -1067,8 +1067,8 @@ RetinaNet of lesson 11, with its anchors, thresholds and slim head, and the two 
 what goes *into* the last layers of its two subnets. How they begin (slides): as RetinaNet, so with weights of
 σ = 0.01 and the prior of 0.01 for the classes, except that biases of layers other than the class layers are
 **0.1**. Here that is the new box layer. It ends in a ReLU, so that no distance is negative. With a bias of 0
-half of the distances would begin at exactly 0, where a ReLU has no slope and a box no area; with 0.1 every
-cell begins with a small box, 0.8 cells wide and high.
+half of the distances would begin at exactly 0, where a ReLU has no slope and a box no area; with 0.1 most
+cells begin with a small box, about 0.8 cells wide and high.
 """
 
 # %% tags=["experiment", "nbval-ignore-output"]
@@ -1282,7 +1282,7 @@ print("the same offset maps:", torch.allclose(joint, torch.cat(single, 2), atol=
 
 # %% [markdown]
 r"""
-And what does an untrained network choose? Its boxes are all 0.8 cells large. In the table, the share of all
+And what does an untrained network choose? Its boxes are small, about 0.8 cells wide. In the table, the share of all
 objects of these scenes that goes to each level, by their size.
 """
 
