@@ -201,7 +201,7 @@ def _number_difference(actual, expected, rtol, atol, at):
         return f"complex numbers{at}, expected {_kind(want)}"
     got, want = got.cpu(), want.cpu()
     if got.is_floating_point() or want.is_floating_point():
-        wrong = ~torch.isclose(got.double(), want.double(), rtol=rtol, atol=atol)
+        wrong = ~torch.isclose(got.double(), want.double(), rtol=rtol, atol=atol, equal_nan=True)
     else:
         wrong = got != want
     if not wrong.any():
