@@ -1351,7 +1351,7 @@ The four scenes of the beginning, with what both branches say together at a scor
 images, targets = next(test.batches(4))
 with torch.no_grad():
     found = model.detect(images, score_threshold=0.3)
-alt = "Four scenes with true and detected boxes; most shapes have both, some only the true one"
+alt = "Four scenes with true and detected boxes; most shapes have a box, some with the wrong name, some only the true one"
 with plot.figure(alt, width=8.5, height=2.3) as ax:
     plot.pictures(images, targets, 4, predictions=found, classes=test.classes, ax=ax)
 
