@@ -1209,8 +1209,8 @@ def fast_pool(features, boxes_per_image, output_size, strides):
     (h, w), boxes = output_size, torch.cat(boxes_per_image)  # [R, 4]
     counts = torch.tensor([len(one) for one in boxes_per_image], device=boxes.device)
     image = torch.arange(len(counts), device=boxes.device).repeat_interleave(counts)  # [R]
-    finest, coarsest = (round(math.log2(strides[end])) for end in (0, -1))
-    level = assign_level(boxes, smallest=finest, largest=coarsest) - finest  # [R]
+    ends = int(math.log2(strides[0])), int(math.log2(strides[-1]))
+    level = assign_level(boxes, smallest=ends[0], largest=ends[1]) - ends[0]  # [R]
     table = torch.cat([one.permute(0, 2, 3, 1).reshape(-1, one.shape[1]) for one in features])  # [cells, C]
     rows, columns = torch.tensor([one.shape[-2:] for one in features], device=boxes.device)[level].unbind(1)  # [R]
     cells = torch.tensor([0] + [one[:, 0].numel() for one in features[:-1]], device=boxes.device)
