@@ -1416,6 +1416,9 @@ class FCOS(nn.Module):
         return fcos_predict(*self(images), self.points(), self.image_size, score_threshold)
 
 
+RATE, DECAY = 1.2e-2, 0.3  # of the training
+
+
 def batch_targets(points, targets, ranges=RANGES):
     """`fcos_targets` of each image of a batch: labels [B, P], distances [B, P, 4]."""
     pairs = [fcos_targets(points, target["boxes"], target["labels"], ranges) for target in targets]
@@ -1440,7 +1443,7 @@ from coursekit.training import fit
 train = scenes("train")
 torch.manual_seed(0)
 model = FCOS(small_trunk(), len(train.classes), (128, 128), depth=1)
-history = fit(model, loss, train, steps=600)
+history = fit(model, loss, train, steps=1000, peak_rate=RATE, weight_decay=DECAY)
 print(f"the loss fell to less than two thirds: {sum(history.total[-50:]) < sum(history.total[:50]) * 2 / 3}")
 
 # %%
@@ -1612,24 +1615,25 @@ class Theirs(nn.Module):
         self.model = fcos.FCOS(
             Pyramid(), num_classes + 1, min_size=SMALL, max_size=SMALL, image_mean=[0.0] * 3, image_std=[1.0] * 3,
             anchor_generator=AnchorGenerator(sizes, ((1.0,),) * len(LEVELS)), center_sampling_radius=3.0,
-            head=Head(64, 1, num_classes + 1, num_convs=2), score_thresh=0.1, detections_per_img=100,
+            head=Head(64, 1, num_classes + 1, num_convs=1), score_thresh=0.1, detections_per_img=100,
         )  # fmt: skip
 
     def forward(self, images, targets=None):
         return self.model(list(images), targets)
 
 
-def experiment(form, seed, steps=250):
+def experiment(form, seed, steps=500):
     """Train and score one form."""
     torch.manual_seed(seed)
-    train, test = easy_scenes("train", 2048), easy_scenes("test", 400)
+    train, test = easy_scenes("train", 4096), easy_scenes("test", 400)
+    options = {"steps": steps, "peak_rate": RATE, "weight_decay": DECAY, "seed": seed, "progress": False}
     if form.startswith("torchvision"):
         model = Theirs(6)
-        fit(model, lambda model, *batch: model(*batch), train, steps=steps, seed=seed, progress=False)
+        fit(model, lambda model, *batch: model(*batch), train, **options)
         detect = model
     else:
-        model = FCOS(small_trunk(), 6, (SMALL, SMALL))
-        fit(model, loss_of(form), train, steps=steps, seed=seed, progress=False)
+        model = FCOS(small_trunk(), 6, (SMALL, SMALL), depth=1)
+        fit(model, loss_of(form), train, **options)
         detect = class_alone(model) if "without" in form else model.detect
     scores = evaluate(detect, test, small=12, large=30)
     return {"AP": scores.AP, "AP50": scores.AP50, "AP75": scores.AP75}
