@@ -1417,8 +1417,8 @@ print(f"another level than the rule says: more than one object in twenty: {(leve
 r"""
 ## Does the choice pay?
 
-The cells below train one form with one seed, on 2,048 *easy* scenes of 96 pixels (one to three shapes, on a
-quiet background), for 250 steps, and score it on 400 others:
+The cells below train one form with one seed, on 4,096 *easy* scenes of 96 pixels (one to three shapes, on a
+quiet background), for 500 steps, and score it on 400 others:
 
 - **RetinaNet alone**: the anchors;
 - **FSAF alone, rule of size**: the anchor-free branch, with the levels by size;
