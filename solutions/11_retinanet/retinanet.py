@@ -1014,8 +1014,8 @@ def slim(head, channels):
     ]
     for i, (parent, name, layer) in enumerate(hidden):  # four of one subnet, then four of the other
         kept = nn.Sequential(layer, nn.GroupNorm(math.gcd(32, channels), channels))
-        # a pool of one cell only copies, so that a ReLU in place after it spoils no gradient
-        setattr(parent, name, nn.AvgPool2d(1) if i % 4 else kept)
+        # a pad of nothing only copies, so that a ReLU in place after it spoils no gradient
+        setattr(parent, name, nn.ZeroPad2d(0) if i % 4 else kept)
 
 
 class RetinaNet(nn.Module):
