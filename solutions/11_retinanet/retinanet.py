@@ -490,6 +490,18 @@ show_losses(gamma=2.0, alpha=0.25)
 
 # %% [markdown]
 r"""
+Move $\gamma$ and $\alpha$, and read whose the sum is: 100,000 easy background anchors, or 100 objects that are missed.
+With $\gamma = 0$, can any $\alpha$ give the objects the larger half? From which $\gamma$ on do they have it without help
+from $\alpha$, that is at 0.5?
+"""
+
+# %%
+from coursekit.widgets import explore_focal_loss
+
+explore_focal_loss(focal_loss)
+
+# %% [markdown]
+r"""
 ### Question: why a quarter?
 
 *About 10 minutes.* The slides say that $\alpha$ should be large for what is rare. Objects are rare, yet the

@@ -605,6 +605,18 @@ with plot.figure(alt, columns=2, width=9, height=3.6) as axes:
 
 # %% [markdown]
 r"""
+Drag the objects over the locations. Dots are as large as their centre-ness; a ring is a location that two objects of
+this level would have. Enlarge an object until its first location goes to the next level. Then lay a small object inside
+of a large one, and choose the level on which both have locations: who gets them?
+"""
+
+# %%
+from coursekit.widgets import explore_fcos
+
+explore_fcos(locations, fcos_targets, centerness, boxes, image=test.images[1], ranges=RANGES)
+
+# %% [markdown]
+r"""
 ## The head
 
 As in RetinaNet (lesson 11), one head serves all levels. It has two **towers** of four 3×3 convolutions, one for classes and one
