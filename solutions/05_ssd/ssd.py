@@ -921,6 +921,20 @@ White cells, large and dark, are almost all found. Red cells touch and overlap, 
 annotated count as errors. Platelets are specks of 16 pixels here, less than two cells of the finest map: the
 weak side again.
 
+**Images of your own** train in the same way, once they are annotated as in the last section of lesson 1. `load` brings
+images and boxes to one size; `via.read` also reads what VIA itself saved. Some thirty images with a few boxes each are
+enough to see something:
+
+```python
+from coursekit.data import load, via
+
+classes = ("cup", "plate")
+mine = load(via.read("my_images/via_project.json"), classes, size=(256, 192))
+my_model = SSD(pretrained_trunk(), len(classes), (256, 192))
+fit(my_model, loss, mine, steps=150, batch_size=8, peak_rate=4e-3, slower={"backbone": 0.1})
+found = my_model.detect(next(mine.batches(4))[0])
+```
+
 ## What was published
 
 The slides give SSD's result on Pascal VOC 2007, whose mean AP (mAP) is VOC's, at an IoU of 0.5 and averaged
