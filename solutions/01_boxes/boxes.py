@@ -1102,7 +1102,7 @@ print(words, "->", labels.tolist())
 
 # %% [markdown]
 r"""
-## Images of your own
+## 6. Images of your own
 
 You need no other program to annotate. The cell below shows two scenes in an annotator, with the boxes that they have.
 Draw a box by dragging over the image, choose its class above. Drag a box to move it, or take a corner; with the keys:

@@ -696,8 +696,9 @@ def loss(model, images, targets):
 r"""
 ## Training
 
-From here on both exercises are needed, so fill them first. `fit` takes batches of 32 scenes, mirrors half of the images, and follows AdamW with a learning rate that
-first rises, then falls. On two CPU cores this takes about two minutes, on a GPU some seconds.
+From here on the two exercises above are needed, so fill them first. `fit` takes batches of 32 scenes, mirrors half of
+the images, and follows AdamW with a learning rate that first rises, then falls. On two CPU cores this takes about two
+minutes, on a GPU some seconds.
 """
 
 # %%
@@ -921,7 +922,7 @@ White cells, large and dark, are almost all found. Red cells touch and overlap, 
 annotated count as errors. Platelets are specks of 16 pixels here, less than two cells of the finest map: the
 weak side again.
 
-**Images of your own** train in the same way, once they are annotated as in the last section of lesson 1. `load` brings
+**Images of your own** train in the same way, once they are annotated as in section 6 of lesson 1. `load` brings
 images and boxes to one size; `via.read` also reads what VIA itself saved. Some thirty images with a few boxes each are
 enough to see something:
 
