@@ -1343,6 +1343,21 @@ print(f"50 proposals hold more than 8 of 10 objects: {recalls[5] > 0.8}")
 
 # %% [markdown]
 r"""
+On one scene: how many of the best anchors go into NMS, how many proposals come out, and which objects one of them
+covers. Start with few. Then raise NMS's threshold to 1: why do the same thirty places cover fewer objects?
+"""
+
+# %% tags=["nbval-ignore-output"]
+from coursekit.widgets import explore_proposals
+
+with torch.no_grad():
+    image = next(test.batches(1))[0]
+    said = [output.float().cpu() for output in joint.rpn(joint.backbone(image))]
+truth = test.targets[0]["boxes"].cpu()
+explore_proposals(propose, *said, joint.anchors.cpu(), box_iou=box_iou, truth=truth, image=image[0].cpu())
+
+# %% [markdown]
+r"""
 ## Alternating training
 
 The paper's authors did it otherwise. Train the RPN alone, and it shapes a backbone for itself; train Fast

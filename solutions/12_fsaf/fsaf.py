@@ -552,6 +552,18 @@ with plot.figure(alt, rows=3, columns=1 + len(shown), width=9.5, height=7.4) as 
 
 # %% [markdown]
 r"""
+Drag the objects, put each on another level, and change the two fractions. What lies under lines is effective, what lies
+under dots is ignored. Make an object tiny: how many effective cells does it keep? Put two objects of one level over
+each other: who wins the cells in the middle?
+"""
+
+# %%
+from coursekit.widgets import explore_fsaf
+
+explore_fsaf(fsaf_class_targets, target["boxes"], image=image, chosen=sized.tolist())
+
+# %% [markdown]
+r"""
 The classes are trained by focal loss over all white and black cells. Divided by what? The slides say
 "normalized by the number of pixels on non-ignoring regions", and on the same slide the non-ignoring regions
 are the *white* ones, "non-ignoring/effective". So the divisor is the number of effective cells, as lesson 11
@@ -1394,6 +1406,20 @@ with plot.figure(alt, columns=4, width=11, height=2.9) as axes:
         for level, role in roles.items():
             own, here = boxes[starts[i] : starts[i + 1]], levels[starts[i] : starts[i + 1]]
             plot.show_boxes(own[here == level], role, labels=[f"P{level}"] * int((here == level).sum()), ax=ax)
+
+# %% [markdown]
+r"""
+One scene with the regions, the losses that each object has on each level, and your `select_level`'s choice. Look for an
+object whose two best levels are nearly equal.
+"""
+
+# %% tags=["nbval-ignore-output"]
+images, targets = next(test.batches(1))
+with torch.no_grad():
+    maps = [[strip(one).float().cpu() for one in group] for group in model(images)[2:]]
+own = {key: value.cpu() for key, value in targets[0].items()}
+focal, iou = losses_of_objects(*maps, own["boxes"], own["labels"])
+explore_fsaf(fsaf_class_targets, own["boxes"], image=test.images[0], select_level=select_level, focal=focal, iou=iou)
 
 # %% tags=["nbval-ignore-output"]
 plot.table(shares(boxes, levels), ["size", "objects", "P3", "P4", "P5"], "Levels chosen after training", digits=2)
