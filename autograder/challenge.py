@@ -4,6 +4,7 @@ Pictures go to `coursekit/challenge.zip`, so that students have them wherever th
 `truth/challenge.json`, which git ignores, and stays where you grade: whoever has it, or the seed, has all points.
 """
 
+import copy
 import json
 import math
 import multiprocessing
@@ -17,7 +18,7 @@ from io import BytesIO
 from pathlib import Path
 
 from coursekit import challenge
-from coursekit.challenge import Malformed
+from coursekit.challenge import FILE, Malformed
 from coursekit.handin import memory
 
 from .lessons import ROOT
@@ -50,7 +51,7 @@ def make(root=ROOT, *, seed=None, count=challenge.COUNT, images=None, truth=None
     if place.exists() and not replace:
         raise ChallengeError(f"{place} is there already; --replace makes another, for which no file handed in so far is worth anything")
     seed = secrets.randbits(63) if seed is None else seed
-    pictures, targets, classes = _scenes(seed, count) if images is None else _own(images, truth)
+    pictures, targets, classes = of_scenes(seed, count) if images is None else of_own(images, truth)
     made = truth_of(targets, classes, seed)
     if not made["annotations"]:
         raise ChallengeError(f"no object in {len(pictures)} pictures: there is no AP without one")
@@ -87,7 +88,7 @@ def truth_of(targets, classes, seed):
     return {"info": {"seed": seed}, **made}
 
 
-def _scenes(seed, count):
+def of_scenes(seed, count):
     """`((suffix, bytes) of each picture, targets, classes)` of generated scenes."""
     import torch
     from PIL import Image
@@ -103,7 +104,7 @@ def _scenes(seed, count):
     return pictures, data.targets, data.classes
 
 
-def _own(folder, truth):
+def of_own(folder, truth):
     """The same of an instructor's images: their bytes as they are, under other names."""
     import torch
 
@@ -167,6 +168,10 @@ def score(content, truth, limit=LIMIT):
 
 
 def _score(pipe, content, truth):
+    import pycocotools.cocoeval  # noqa: F401: imports are not what is limited
+
+    import coursekit.evaluation  # noqa: F401
+
     with memory(MEMORY):
         try:
             told = scored(content, truth)
@@ -190,6 +195,7 @@ def scored(content, truth):
         {**entry, "id": number, "area": entry["bbox"][2] * entry["bbox"][3], "iscrowd": 0}
         for number, entry in enumerate(entries, 1)
     ]
+    truth = copy.deepcopy(truth)  # pycocotools writes into it
     precision = run_pycocotools(truth, answers, (32, 96), challenge.MOST)["precision"][:, :, :, 0, -1]
     AP, AP50 = mean_where_known(precision), mean_where_known(precision[IOUS.index(0.5)])
     assert math.isfinite(AP)
@@ -211,9 +217,9 @@ def judge(content, trouble, truth, ramp):
     found = {"malformed": trouble} if content is None else {} if truth is None else score(content, truth)
     AP, points = found.get("AP"), ramp["points"]
     if content is not None and truth is None:
-        mark, message = None, f"{challenge.FILE} is there, and waits to be scored."
+        mark, message = None, f"{FILE} is there, and waits to be scored."
     elif AP is None:
-        mark, message = 0, f"{challenge.FILE} earns nothing: {found['malformed']}."
+        mark, message = 0, f"{FILE} earns nothing: {found['malformed']}."
     else:
         mark = challenge.mark(AP, points, ramp["zero"], ramp["full"])
         message = (

@@ -104,6 +104,7 @@ def grade(
     truth = Path(truth or root / "truth").resolve()
     known = {path.parent.name: path for path in sources(root)}
     found, left_out = _find(submitted, known, lessons, students)
+    known_truth = challenge.read_truth(truth)
     with contextlib.ExitStack() as stack:
         sandbox = stack.enter_context(Sandbox(unsafe=unsafe, hide=[root, submitted, output, truth]))
         with ThreadPoolExecutor(1) as beside:  # the sandbox's process imports what this one does, at the same time
@@ -114,7 +115,6 @@ def grade(
                 warm()
             isolation = opening.result()
         left_out += run.notes if run else []
-        known_truth = challenge.read_truth(truth)
         if known_truth is None and any(lesson.challenge for lesson in loaded.values()):
             left_out.append(f"no truth in {challenge.truth_file(truth)}: files of detections wait to be scored")
         if "unsafe" in isolation:

@@ -23,7 +23,7 @@ from coursekit.handin import Unreadable, fetch
 FILE = "detections.json"
 ARCHIVE = Path(__file__).with_name("challenge.zip")  # made by `autograder challenge`; students get it with coursekit
 COUNT = 200  # pictures, unless an instructor makes more
-LARGEST = 20 * 10**6  # bytes of the file
+LARGEST = 10 * 10**6  # bytes of the file: a hundred detections in each of a thousand pictures
 MOST = 100  # detections of a picture that count, the best ones
 KEYS = ("image_id", "category_id", "bbox", "score")
 EXAMPLE = '[{"image_id": 1, "category_id": 2, "bbox": [10, 20, 30, 40], "score": 0.9}, ...]'
