@@ -1249,9 +1249,8 @@ r"""
 The simplest way to train both: add all four losses, and let both networks pull at the backbone. The paper
 calls it approximate joint training, since proposals are taken as given. It is what libraries do today.
 
-We ask `fit` for thirty times its weight decay. Behind a convolution stands a normalisation, which takes away how large the
-weights are; what counts is how large a step is *beside* them. Decay keeps the weights small, so that steps stay
-large, and in a training as short as this one nothing matters more. It takes about two minutes on two CPU cores.
+Rate and decay are chosen as for SSD in lesson 5: what counts is how large a step is beside the weights. It takes
+about two minutes on two CPU cores.
 """
 
 # %% tags=["experiment"]

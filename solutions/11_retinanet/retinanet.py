@@ -1113,9 +1113,7 @@ and no prior, diverged; with the prior alone it reached an AP of 30.2 on COCO (s
 ## Training
 
 From here on the exercises above are needed, so fill them first. On two CPU cores this takes about two minutes, on
-a GPU some seconds. The learning rate is higher than `fit`'s own, and the weight decay thirty times as large:
-behind a normalisation the size of the weights means nothing, and the size of a step beside them everything; decay keeps
-them small.
+a GPU some seconds. Rate and decay are those of lesson 5.
 """
 
 # %%

@@ -1446,9 +1446,7 @@ def loss(model, images, targets):
 # %% [markdown]
 r"""
 Training takes about two minutes on two CPU cores. The towers have one layer here: in so short a time a second
-one does not raise AP, and costs time. Four, as in the paper, are for hours of training. The learning rate is higher than `fit`'s
-own, and the weight decay thirty times as large. Behind each convolution a normalisation takes away how large the weights
-are; what counts is how large a step is beside them, and decay keeps them small.
+one does not raise AP, and costs time. Four, as in the paper, are for hours of training. Rate and decay are those of lesson 5.
 """
 
 # %%
