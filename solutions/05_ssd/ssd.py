@@ -697,8 +697,12 @@ r"""
 ## Training
 
 From here on the two exercises above are needed, so fill them first. `fit` takes batches of 32 scenes, mirrors half of
-the images, and follows AdamW with a learning rate that first rises, then falls. On two CPU cores this takes about two
-minutes, on a GPU some seconds.
+the images, and follows AdamW with a learning rate that first rises, then falls. On two CPU cores this takes about a
+minute and a half, on a GPU some seconds.
+
+Why so much weight decay? Behind each convolution of the trunk stands a normalisation, which takes away how large the
+weights are. What counts is how large a step is *beside* them, and decay keeps them small, so that steps stay large. In
+trainings as short as ours it matters more than anything else: with 0.01 instead of 0.3, 1,000 steps reach what 700 reach here.
 """
 
 # %%
@@ -707,7 +711,7 @@ from coursekit.training import fit
 train = scenes("train")
 torch.manual_seed(0)
 model = SSD(small_trunk(), len(train.classes), (128, 128))
-history = fit(model, loss, train, steps=1000)
+history = fit(model, loss, train, steps=700, peak_rate=1.2e-2, weight_decay=0.3)
 print(f"the loss fell to less than half: {sum(history.total[-50:]) < sum(history.total[:50]) / 2}")
 
 # %%

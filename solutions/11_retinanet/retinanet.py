@@ -1026,7 +1026,8 @@ def slim(head, channels):
     ]
     for i, (parent, name, layer) in enumerate(hidden):  # four of one subnet, then four of the other
         kept = nn.Sequential(layer, nn.GroupNorm(math.gcd(32, channels), channels))
-        setattr(parent, name, nn.ReLU() if i % 4 else kept)  # a second ReLU changes nothing
+        # a pad of nothing only copies, so that a ReLU in place after it spoils no gradient
+        setattr(parent, name, nn.ZeroPad2d(0) if i % 4 else kept)
 
 
 class RetinaNet(nn.Module):
@@ -1060,6 +1061,7 @@ class RetinaNet(nn.Module):
 
 
 BOX_WEIGHT = 0.1
+RATE, DECAY = 1.2e-2, 0.3  # of the training
 
 
 def loss(model, images, targets):
@@ -1110,14 +1112,14 @@ and no prior, diverged; with the prior alone it reached an AP of 30.2 on COCO (s
 
 ## Training
 
-From here on the exercises above are needed, so fill them first. On two CPU cores this takes one to two minutes, on
-a GPU some seconds.
+From here on the exercises above are needed, so fill them first. On two CPU cores this takes about two minutes, on
+a GPU some seconds. Rate and decay are those of lesson 5.
 """
 
 # %%
 torch.manual_seed(0)
 model = RetinaNet(small_trunk(), len(train.classes), (128, 128))
-history = fit(model, loss, train, steps=800, batch_size=16)
+history = fit(model, loss, train, steps=1000, peak_rate=RATE, weight_decay=DECAY)
 print(f"the loss fell to less than two thirds: {sum(history.total[-50:]) < sum(history.total[:50]) * 2 / 3}")
 if not history.total:  # nothing is trained while grading: a few scenes will do
     test = test.subset(range(8))
@@ -1147,14 +1149,14 @@ scores = evaluate(model.detect, test, small=16, large=40)
 scores
 
 # %%
-print(f"AP50 > 0.2: {scores.AP50 > 0.2}")
-print(f"AR > 0.45, most shapes have a box among the detections: {scores.AR > 0.45}")
+print(f"AP50 > 0.6: {scores.AP50 > 0.6}")
+print(f"AP > 0.4: {scores.AP > 0.4}")
+print(f"AR > 0.6, most shapes have a box among the detections: {scores.AR > 0.6}")
 
 # %% [markdown]
 r"""
-The recall (AR) is high and the AP low: most shapes have a box, many of them with the wrong name. A detector of this
-kind learns boxes first and names later: disks and rings are named well by now, triangles not yet. So more steps help:
-try 2,000 of them.
+A detector of this kind learns boxes first and names later: a third of the way through this training most shapes have a box,
+but many of them the wrong name. By now the small shapes are what is left to learn. More steps still help: try 2,000.
 
 ### Where the loss is now
 
@@ -1192,8 +1194,8 @@ Hard negative mining makes this choice with a knife; focal loss makes it smoothl
 
 ## Focal loss beside its rivals
 
-Does it pay? The cells below train one form with one seed, on 2,048 *easy* scenes of 96 pixels (one to three
-shapes, on a quiet background), for 250 steps, and score it on 400 others. All forms have the same trunk,
+Does it pay? The cells below train one form with one seed, on 4,096 *easy* scenes of 96 pixels (one to three
+shapes, on a quiet background), for 500 steps, and score it on 400 others. All forms have the same trunk,
 pyramid, head, prior, anchors, thresholds and box loss; what differs is the loss of the classes:
 
 - **focal loss**, your `retinanet_loss`;
@@ -1277,17 +1279,18 @@ class Theirs(nn.Module):
         return self.model(list(images), targets)
 
 
-def experiment(form, seed, steps=250):
+def experiment(form, seed, steps=500):
     """Train and score one form."""
     torch.manual_seed(seed)
-    train, test = easy_scenes("train", 2048), easy_scenes("test", 400)
+    train, test = easy_scenes("train", 4096), easy_scenes("test", 400)
+    options = {"steps": steps, "peak_rate": RATE, "weight_decay": DECAY, "seed": seed, "progress": False}
     if form.startswith("torchvision"):
         model = Theirs(6)
-        fit(model, lambda model, *batch: model(*batch), train, steps=steps, seed=seed, progress=False)
+        fit(model, lambda model, *batch: model(*batch), train, **options)
         detect = model
     else:
         model = RetinaNet(small_trunk(), 6, (SMALL, SMALL))
-        fit(model, loss_of(form), train, steps=steps, seed=seed, progress=False)
+        fit(model, loss_of(form), train, **options)
         detect = model.detect
     scores = evaluate(detect, test, small=12, large=30)
     return {"AP": scores.AP, "AP50": scores.AP50, "AP75": scores.AP75}

@@ -1244,8 +1244,8 @@ def fsaf_losses(class_maps, offset_maps, boxes, labels, levels):
     return classification / number.clamp(min=1), localisation / number.clamp(min=1)
 
 
-def anchor_losses(model, logits, deltas, targets):
-    """RetinaNet's losses with lesson 11's thresholds: positive above an IoU of 0.4, ignored from 0.3 to 0.4."""
+def anchor_loss(model, logits, deltas, targets):
+    """RetinaNet's loss with lesson 11's thresholds: positive above an IoU of 0.4, ignored from 0.3 to 0.4."""
     anchors = torch.cat(model.anchors).to(logits.device)
     labels, wanted = [], []
     for target in targets:
@@ -1254,7 +1254,11 @@ def anchor_losses(model, logits, deltas, targets):
             label = torch.where((label == 0) & (box_iou(target["boxes"], anchors).amax(0) >= 0.3), -1, label)
         labels.append(label)
         wanted.append(delta)
-    return retinanet_loss(logits, deltas, torch.stack(labels), torch.stack(wanted))
+    classification, localisation = retinanet_loss(logits, deltas, torch.stack(labels), torch.stack(wanted))
+    return classification + 0.1 * localisation  # a tenth, as in lesson 11
+
+
+RATE, DECAY = 1.2e-2, 0.3  # of the training
 
 
 def loss(model, images, targets, anchors=1.0, free=0.5, choose=True):
@@ -1262,7 +1266,7 @@ def loss(model, images, targets, anchors=1.0, free=0.5, choose=True):
     logits, deltas, class_maps, offset_maps = model(images)
     parts = {}
     if anchors:
-        parts["anchors"] = anchors * sum(anchor_losses(model, logits, deltas, targets))
+        parts["anchors"] = anchors * anchor_loss(model, logits, deltas, targets)
     if free:
         boxes, labels = strip_of_objects(targets, images.shape[-1])
         class_maps, offset_maps = [strip(maps) for maps in class_maps], [strip(maps) for maps in offset_maps]
@@ -1341,10 +1345,9 @@ On two CPU cores this takes about two minutes, on a GPU some seconds.
 # %%
 from coursekit.training import fit
 
-STEPS = 600
 torch.manual_seed(0)
 model = RetinaNetFSAF(small_trunk(), len(train.classes), (128, 128))
-history = fit(model, loss, train, steps=STEPS)
+history = fit(model, loss, train, steps=1000, batch_size=16, peak_rate=RATE, weight_decay=DECAY)
 print(f"the loss fell to less than two thirds: {sum(history.total[-50:]) < sum(history.total[:50]) * 2 / 3}")
 if not history.total:  # nothing is trained while grading: a few scenes will do
     test = test.subset(range(8))
@@ -1379,8 +1382,8 @@ rows = [[name, one.AP, one.AP50, one.APs, one.APm, one.APl] for name, one in sco
 plot.table(rows, ["branch of the one detector", "AP", "AP50", "AP small", "AP medium", "AP large"])
 
 # %%
-print(f"both branches together, AP50 > 0.1: {scores['both'].AP50 > 0.1}")
-print(f"the anchor-free branch alone, AP50 > 0.1: {scores['FSAF'].AP50 > 0.1}")
+print(f"both branches together, AP50 > 0.45: {scores['both'].AP50 > 0.45}")
+print(f"the anchor-free branch alone, AP50 > 0.3: {scores['FSAF'].AP50 > 0.3}")
 
 # %% [markdown]
 r"""
@@ -1441,8 +1444,8 @@ print(f"another level than the rule says: more than one object in twenty: {(leve
 r"""
 ## Does the choice pay?
 
-The cells below train one form with one seed, on 2,048 *easy* scenes of 96 pixels (one to three shapes, on a
-quiet background), for 250 steps, and score it on 400 others:
+The cells below train one form with one seed, on 4,096 *easy* scenes of 96 pixels (one to three shapes, on a
+quiet background), for 500 steps, and score it on 400 others:
 
 - **RetinaNet alone**: the anchors;
 - **FSAF alone, rule of size**: the anchor-free branch, with the levels by size;
@@ -1467,16 +1470,16 @@ def easy_scenes(split, count):
     return scenes(split, count, size=SMALL, difficulty="easy")
 
 
-def experiment(form, seed, steps=250):
+def experiment(form, seed, steps=500):
     """Train and score one form."""
     torch.manual_seed(seed)
-    train, test = easy_scenes("train", 2048), easy_scenes("test", 400)
+    train, test = easy_scenes("train", 4096), easy_scenes("test", 400)
     model = RetinaNetFSAF(small_trunk(), 6, (SMALL, SMALL))
     weights = {"anchors": 1.0, "free": 0.5} if form == "both" else {"anchors": 0.0, "free": 1.0}
     weights = {"anchors": 1.0, "free": 0.0} if form.startswith("RetinaNet") else weights
     branches = tuple(name for name, key in (("anchors", "anchors"), ("FSAF", "free")) if weights[key])
     form_loss = functools.partial(loss, **weights, choose="rule" not in form)
-    fit(model, form_loss, train, steps=steps, seed=seed, progress=False)
+    fit(model, form_loss, train, steps=steps, peak_rate=RATE, weight_decay=DECAY, seed=seed, progress=False)
     scores = evaluate(functools.partial(model.detect, branches=branches), test, small=12, large=30)
     return {"AP": scores.AP, "AP50": scores.AP50, "AP75": scores.AP75}
 
