@@ -1361,6 +1361,10 @@ for dtype in (torch.float32, torch.float64):
     canvas[:, 3:25, 20:47] = F.interpolate(pictures[:1], (22, 27), mode="bilinear", antialias=True)[0]
     same(given[0][0], canvas, f"the first canvas, a frame of 27×22 pixels, {dtype}")
     same(given[0][2], pictures[2], f"the third canvas, a frame as large as the image, {dtype}")
+near = torch.tensor([[0.0, 0, 20, 10], [0, 0, 20, 18], [0, 0, 20, 22]])
+alone = [{"boxes": near[:1], "labels": torch.tensor([3])}]
+same(repaired_batch(light[:1], alone, near, torch.tensor([whole]))[1], [[3, 3, 0]],
+     "anchors with an IoU of 0.56 and of 0.45: the threshold is that of anchor_targets, 0.5")
 untouched(repaired_batch, pictures, objects, many, frames)
 ### END HIDDEN TESTS
 
