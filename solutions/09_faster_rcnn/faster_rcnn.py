@@ -24,7 +24,7 @@ Region Proposal Networks", NeurIPS 2015 ([arXiv:1506.01497](https://arxiv.org/ab
 | `alternating_training` | the 4 steps that make two networks one | about 20 |
 | `repaired_regions` | a colleague's detector, repaired | about 15 |
 
-With two written questions, three minutes of training and the reading this takes about four hours.
+With two written questions, four minutes of training and the reading this takes about four hours.
 It needs lessons 1, 3, 4, 6 and 8: what you wrote there is used, and where something is missing a library's
 function takes its place.
 
@@ -1282,7 +1282,7 @@ with plot.figure(alt, width=5.5, height=3.2) as ax:
 r"""
 The four scenes again: above the twenty best proposals, below the detections that score over 0.2. Look how the
 proposals crowd around shapes, and also around things that are none: telling which is which is the second
-stage's work. After so few steps it is still unsure, and some names are wrong.
+stage's work.
 """
 
 # %%
@@ -1579,12 +1579,12 @@ rows = [[name, one.AP, one.AP50, one.APs, one.APm, one.APl] for name, one in bot
 plot.table(rows, ["training", "AP", "AP50", "AP small", "AP medium", "AP large"], digits=2)
 
 # %%
-print(f"alternating: AP50 > 0.1: {alternating_scores.AP50 > 0.1}, AP > 0.05: {alternating_scores.AP > 0.05}")
+print(f"alternating: AP50 > 0.2: {alternating_scores.AP50 > 0.2}, AP > 0.12: {alternating_scores.AP > 0.12}")
 
 # %% [markdown]
 r"""
-Neither is finished after so few steps: the class loss was still falling. The alternating one is further
-behind, since its backbone learns classes in step 2 only, and with 500 steps every one of them counts. The
+Neither is finished after so few steps. The alternating one is further
+behind, since its backbone learns classes in step 2 only, and with 600 steps there every one of them counts. The
 paper, with ImageNet's weights and long training, found both about equal. Did steps 3 and 4 leave the shared
 weights alone? We run them once more, for a few batches, and compare all of the backbone, statistics included,
 bit for bit. Then again, with the backbone not in evaluation mode:
@@ -1771,9 +1771,9 @@ table
 r"""
 Each value is the mean over the seeds, and after ± their standard deviation: that is the noise, and a
 difference of its size says nothing. Ours is level with torchvision's, or a little above. The alternating form
-reaches half: its head and its RPN see the same few steps, but after step 2 the backbone may learn no more. Five
-hundred steps are short. All forms would go on rising for thousands
-of steps, so the table compares how fast they learn, and not how good they could become.
+reaches half: its head and its RPN see as many steps, but after step 2 the backbone may learn no more. A thousand
+steps are short. All forms would go on rising, so the table compares how fast they learn, and not how good they
+could become.
 
 You can run any of them with your own functions: take the `#` away and wait a few minutes.
 """
