@@ -1456,7 +1456,8 @@ from coursekit.training import fit
 train = scenes("train")
 torch.manual_seed(0)
 model = FCOS(small_trunk(), len(train.classes), (128, 128), depth=1)
-history = fit(model, loss, train, steps=1000, peak_rate=RATE, weight_decay=DECAY)
+history = fit(model, loss, train, steps=1000, peak_rate=RATE, weight_decay=DECAY,
+              expected="13_fcos scenes", checkpoint="13_fcos.safetensors")  # fmt: skip
 print(f"the loss fell to less than two thirds: {sum(history.total[-50:]) < sum(history.total[:50]) * 2 / 3}")
 
 # %%
