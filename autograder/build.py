@@ -2,7 +2,7 @@
 
 The released notebook goes to `coursekit/released/` too, for `coursekit check-in`.
 
-Everything generated is the same, byte for byte, each time; a lesson whose source did not change is not executed again.
+Everything generated is the same, byte for byte, each time; a lesson whose code did not change is not executed again.
 """
 
 import copy
@@ -83,7 +83,7 @@ def build_lesson(path, *, force=False, check=False, root=ROOT):
     prints = Path(root) / "coursekit" / "fingerprints" / f"{lesson}.json"
     exercises_of(path)  # a lesson whose checks and exercises do not fit is refused before anything runs
     notebook = expand(path)
-    executed = None if force else _unchanged(solution, notebook)
+    executed = None if force else _executed_before(solution, notebook)
     given = _text(released(notebook))
     if executed is None and not check:
         executed = execute(notebook, path.parent)
@@ -201,8 +201,12 @@ def execute(notebook, folder):
     return notebook
 
 
-def _unchanged(solution, notebook):
-    """The executed notebook on disk if it is `notebook` with outputs, else None."""
+def _executed_before(solution, notebook):
+    """`notebook` with the outputs of the executed one on disk, if its code is the same; else None.
+
+    Its text may be another, and its first cell too: a word, or another address of the repository, is no reason to train
+    every detector again.
+    """
     import nbformat
 
     if not solution.exists():
@@ -211,11 +215,16 @@ def _unchanged(solution, notebook):
         old = nbformat.read(solution, as_version=4)
     except (nbformat.reader.NotJSONError, nbformat.ValidationError):
         return None
-    if not all(cell.get("execution_count") for cell in old.cells if needs_run(cell)):
+    before, now = ([cell for cell in one.cells[_heads(one) :] if cell.cell_type == "code"] for one in (old, notebook))
+    known = [(cell.source, cell.metadata) for cell in before] == [(cell.source, cell.metadata) for cell in now]
+    if not known or not all(cell.get("execution_count") for cell in before if needs_run(cell)):
         return None
-    # The head is made anew: another address of the repository is no reason to train every detector again.
-    old.cells = notebook.cells[: _heads(notebook)] + old.cells[_heads(old) :]
-    return old if _text(_without_outputs(old)) == _text(_without_outputs(notebook)) else None
+    made = copy.deepcopy(notebook)
+    made.metadata = old.metadata
+    now = [cell for cell in made.cells[_heads(made) :] if cell.cell_type == "code"]
+    for cell, ran in zip(now, before):
+        cell.outputs, cell.execution_count = ran.outputs, ran.execution_count
+    return made
 
 
 def _heads(notebook):
@@ -227,14 +236,6 @@ def needs_run(cell):
     """Whether an executed notebook must have run this cell."""
     skipped = "skip-execution" in cell.metadata.get("tags", ())
     return cell.cell_type == "code" and bool(cell.source.strip()) and not skipped
-
-
-def _without_outputs(notebook):
-    bare = copy.deepcopy(notebook)
-    for cell in bare.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    return bare
 
 
 def _text(notebook):

@@ -1312,7 +1312,8 @@ plot.table(rows, ["loss of the classes", "seed", *names], repr(comparison))
 
 # %% [markdown]
 r"""
-Focal loss has the highest AP with both seeds, though over hard negatives the lead is large with one only. In AP50 the rivals
+Of the three losses focal loss has the highest AP with both seeds, though over hard negatives the lead is large with one
+only, and torchvision's detector is level with ours. In AP50 the rivals
 are level with it: they find as many shapes, and rank those with good boxes worse. 500 steps of 32 small
 scenes are a beginning, so do not take the order for the last word. The paper
 trained 90,000 steps of 16 photographs and found on COCO (its table 1; AP with ResNet-50 and images of 600 pixels):

@@ -72,6 +72,28 @@ same(twice(2.0), 4.0, "two times two")
 SETTINGS = '[tool.autograder]\nrepository = "https://github.com/{}/course"\nbranch = "term"\n'
 
 
+def test_another_word_runs_no_lesson_again_and_another_line_of_code_does(tmp_path, monkeypatch):
+    folder = tmp_path / "solutions" / "01_small"
+    folder.mkdir(parents=True)
+    runs = []
+
+    def executed(notebook, folder):
+        runs.append(1)
+        for one in notebook.cells:
+            if one.cell_type == "code":
+                one.execution_count = len(runs)
+        return notebook
+
+    monkeypatch.setattr(building, "execute", executed)
+    for source, count in ((SMALL, 1), (SMALL.replace("# Small", "# Tiny"), 1), (SMALL.replace("twice(2.0), 4.0", "twice(3.0), 6.0"), 2)):
+        (folder / "small.py").write_text(source)
+        assert building.build(root=tmp_path) == 0 and building.build(root=tmp_path, check=True) == 0
+        built = nbformat.read(folder / "small.ipynb", 4)
+        assert built.cells[0].source == ("# Tiny" if "Tiny" in source else "# Small")
+        assert {one.execution_count for one in built.cells if one.cell_type == "code"} == {count}
+    assert len(runs) == 2
+
+
 def test_another_address_changes_every_badge_and_runs_no_lesson_again(tmp_path, monkeypatch):
     folder = tmp_path / "solutions" / "01_small"
     folder.mkdir(parents=True)
