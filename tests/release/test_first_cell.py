@@ -203,7 +203,7 @@ def test_alone_in_an_empty_folder_it_installs_what_is_missing_and_the_lessons_op
     machine = Machine(tmp_path, tmp_path / "content", colab=False)
     setups = {lesson: [c.source for c in release_of(lesson).cells if c.id.startswith("setup")] for lesson in LESSONS}
     code = cell("01_boxes", "start") + "\n" + "\n".join(
-        f"for source in {sources!r}: exec(source, {{'__name__': {lesson!r}}})\nprint('opened', {lesson!r})"
+        f"names = {{'__name__': {lesson!r}}}\nfor source in {sources!r}: exec(source, names)\nprint('opened', {lesson!r})"
         for lesson, sources in setups.items()
     )  # fmt: skip
     shown = machine.run(code)
