@@ -9,7 +9,9 @@ What is shown: a progress bar where someone watches (see `coursekit.progress`), 
 that grows, before the band in which the solution's own runs lie (see `coursekit.expected`).
 """
 
+import atexit
 import contextlib
+import functools
 import itertools
 import json
 import math
@@ -103,6 +105,13 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
     was not. On exit the model is in evaluation mode. An interrupt (Ctrl-C, the stop button) ends the run
     after the step at hand; press twice to stop at once. While nbgrader grades, nothing is trained.
 
+    Under `torchrun --nproc-per-node=2 train.py` the processes train together, by DistributedDataParallel: each takes its
+    part of every batch, and their gradients are averaged. So a loss that is a mean over images gives what one process
+    gives; one divided by the positives of its images differs a little, as everywhere. Batch norm counts the images of one
+    process, and those of the first stay; with CUDA, `SyncBatchNorm.convert_sync_batchnorm(model)` before
+    counts all. Every process must bring the same model and data. The first one alone prints, and writes the checkpoint,
+    which all must be able to read.
+
     Args:
         model (Module): trained in place, moved to the device. What it returns reaches the loss as float32.
         loss (callable): `loss(model, images, targets) -> dict of str: scalar Tensor`; images float32 [B, 3,
@@ -110,14 +119,14 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
             0.
         data (DetectionData): what to train on.
         steps (int): batches in all, earlier ones of a resumed run included.
-        batch_size (int): images a step; no more than there are.
+        batch_size (int): images a step, of all processes together; no more than there are.
         peak_rate (float): the highest learning rate.
         weight_decay (float): AdamW's.
         clip (float): the gradient's norm is scaled down to this.
         flip (bool): mirror half of the images, drawn anew each time.
         seed (int): of batches, flips and torch's random numbers; not of the model's weights, which exist
             already.
-        device (optional): a CUDA device if there is one, else the CPU.
+        device (optional): a CUDA device if there is one, else the CPU; under torchrun each process has its own.
         bf16 (bool, optional): whether to use bfloat16 where autocast does; by default where it is faster.
         slower (dict, optional): part of the rate for some weights by the beginning of their name:
             `{"backbone": 0.1}`.
@@ -136,8 +145,8 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
     Raises:
         TrainingError: if a loss or gradient is infinite or no number, or memory is out. The last checkpoint
             stays as it is.
-        ValueError: if the checkpoint belongs to another run, or `loss` returns something else than named
-            scalars.
+        ValueError: if the checkpoint belongs to another run, `loss` returns something else than named
+            scalars, or a batch cannot be shared out evenly.
         LookupError: if nothing is known of the `expected` training.
     """
     if os.environ.get("NBGRADER_EXECUTION") == "autograde":
@@ -148,8 +157,11 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
     if steps < 1 or batch_size < 1 or not len(data):
         raise ValueError(f"{steps} steps of {batch_size} out of {len(data)} images: each must be at least 1")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    device = torch.empty(0, device=device).device  # "cuda" becomes "cuda:0", as tensors there say
+    team = Team(device)
+    device = torch.empty(0, device=team.device).device  # "cuda" becomes "cuda:0", as tensors there say
     batch_size = min(batch_size, len(data))
+    if batch_size % team.size:
+        raise ValueError(f"{batch_size} images a batch cannot be shared out evenly to {team.size} processes")
     layout = memory_format(model, device)
     band = load_expected(expected) if expected else None
     try:
@@ -167,47 +179,51 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
             "clip": clip, "flip": flip, "seed": seed, "slower": slower or {}, "images": len(data),
             "image size": list(data.images.shape[2:]), "boxes": sum(len(t["labels"]) for t in data.targets),
         },
-        bf16=bf16_pays(device) if bf16 is None else bool(bf16), code=code_digest(loss, model),
+        bf16=bf16_pays(device) if bf16 is None else bool(bf16), code=code_digest(loss, model), first=team.first,
     )  # fmt: skip
-    run.resume()
+    with team.first_last():  # it may put the file aside
+        run.resume()
     history = run.history
     done = len(history.steps)
-    if run.checkpoint and done:
+    if run.checkpoint and done and team.first:
         print(
             f"{run.checkpoint} holds step {done:,} of {steps:,}"
             + (": nothing left to do" if done == steps else "")
         )
-    watch = Watch(history, steps, progress and done < steps)
+    watch = Watch(history, steps, progress and team.first and done < steps)
     pending = []  # (step, names, values on the device)
     started, before = time.perf_counter(), history.seconds
     last_save = started
     batches = endless_batches(data, batch_size, flip, seed, done, layout == torch.channels_last)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    losses = team.share(model, loss)
     random_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
     try:
         with Interrupts() as wish, random_numbers, fast_matrix_products(device), float_outputs(model):
             for step in range(done + 1, steps + 1):
-                torch.manual_seed(1_000_003 * seed + step)
-                images, targets = next(batches)
+                torch.manual_seed(1_000_003 * seed + step + (team.rank << 40))
+                images, targets = (part[team.part(batch_size)] for part in next(batches))
                 for group, share in zip(optimizer.param_groups, shares):
                     group["lr"] = share * one_cycle(step - 1, steps, peak_rate)
                 with torch.autocast(device.type, torch.bfloat16, enabled=run.bf16):
-                    parts = loss(model, images, targets)
+                    parts = losses(images, targets)
                 parts = checked_parts(parts, list(history.losses) or (pending and pending[0][1]), step)
                 optimizer.zero_grad(set_to_none=True)
                 torch.stack([part.float() for part in parts.values()]).sum().backward()
                 norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
                 values = torch.stack([part.detach().float() for part in parts.values()] + [norm.float()])
+                team.average(values)
                 pending.append((step, list(parts), values))
                 if device.type == "cpu":
                     run.look(pending, data)  # before the step: the weights are still good
                 optimizer.step()
-                if len(pending) >= LOOK_EVERY or step == steps or wish.asked:
+                stop = team.agree(wish.asked, step)
+                if len(pending) >= LOOK_EVERY or step == steps or stop:
                     run.look(pending, data)
                 now = time.perf_counter()
                 history.seconds = before + now - started
                 watch.update()
-                if wish.asked:
+                if stop:
                     break
                 if run.checkpoint and now - last_save > save_every:
                     run.look(pending, data)
@@ -244,8 +260,8 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
 class Run:
     """The state of a training run, and its file."""
 
-    def __init__(self, model, optimizer, history, checkpoint, settings, bf16, code):
-        self.model, self.optimizer, self.history = model, optimizer, history
+    def __init__(self, model, optimizer, history, checkpoint, settings, bf16, code, first=True):
+        self.model, self.optimizer, self.history, self.first = model, optimizer, history, first
         self.checkpoint, self.settings, self.bf16, self.code = checkpoint, settings, bf16, code
 
     def look(self, pending, data):
@@ -289,6 +305,8 @@ class Run:
         return ". ".join(told)
 
     def tell_interrupted(self, how):
+        if not self.first:
+            return
         done, steps = len(self.history.steps), self.settings["steps"]
         kept = 'nothing is saved: fit(..., checkpoint="run.safetensors") could go on another time'
         if self.checkpoint:
@@ -301,6 +319,8 @@ class Run:
 
     def save(self):
         """Writes the checkpoint. The file is whole at any moment: a new one takes the old one's place."""
+        if not self.first:
+            return
         from safetensors.torch import save_file
 
         state = self.optimizer.state_dict()
@@ -336,6 +356,8 @@ class Run:
                 "Delete it, or name another checkpoint, to train anew"
             )
         if changed(plain.get("code"), self.code):
+            if not self.first:
+                return
             aside = self.checkpoint.with_name(f"{self.checkpoint.stem}.before{self.checkpoint.suffix}")
             os.replace(self.checkpoint, aside)
             print(f"the model or the loss has changed since {self.checkpoint}: training anew (the old one is {aside.name})")
@@ -357,6 +379,75 @@ class Run:
         self.history.steps = list(range(1, plain["step"] + 1))
         self.history.losses = {name: tensors["history"][name].tolist() for name in plain["losses"]}
         self.history.seconds = plain["seconds"]
+
+
+class Team:
+    """The processes that train together under torchrun; alone, a team of one, for which nothing is done."""
+
+    def __init__(self, device):
+        self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+        if not torch.distributed.is_available() or "MASTER_ADDR" not in os.environ:
+            self.size, self.rank = 1, 0
+        self.first, self.device = self.rank == 0, device
+        if self.size == 1:
+            return
+        if device.type == "cuda" and device.index is None:
+            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+            torch.cuda.set_device(self.device)
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            atexit.register(torch.distributed.destroy_process_group)
+
+    @contextlib.contextmanager
+    def first_last(self):
+        """What stands inside the first process does when the others have done it."""
+        if self.size > 1 and self.first:
+            torch.distributed.barrier()
+        yield
+        if self.size > 1 and not self.first:
+            torch.distributed.barrier()
+
+    def share(self, model, loss):
+        """`losses(images, targets)`, whose gradients are averaged over the processes.
+
+        The loss runs inside of the wrapper, so it may use every part of the model.
+        """
+        if self.size == 1:
+            return functools.partial(loss, model)
+        # a batch without objects leaves weights unused
+        return torch.nn.parallel.DistributedDataParallel(Step(model, loss), find_unused_parameters=True)
+
+    def part(self, batch_size):
+        """The rows of a batch that are this process's: slice."""
+        count = batch_size // self.size
+        return slice(self.rank * count, (self.rank + 1) * count)
+
+    def average(self, values):
+        """Replaces a tensor by its mean over the processes; so all see what is no number at the same step."""
+        if self.size > 1:
+            torch.distributed.all_reduce(values)
+            values /= self.size
+
+    def agree(self, wish, step):
+        """Whether to stop: if any process is asked to, all must stop at the same step, so they ask now and then."""
+        if self.size == 1:
+            return wish
+        if step % LOOK_EVERY:
+            return False
+        wishes = torch.tensor(float(wish), device=self.device)
+        torch.distributed.all_reduce(wishes)
+        return bool(wishes > 0)
+
+
+class Step(torch.nn.Module):
+    """A model's losses as a module."""
+
+    def __init__(self, model, loss):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, images, targets):
+        return self.loss(self.model, images, targets)
 
 
 def load_model(model, checkpoint):

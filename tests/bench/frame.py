@@ -3,6 +3,7 @@
 `python -m tests.bench.frame [README.md]` puts the saved tables between their markers.
 """
 
+import contextlib
 import datetime
 import json
 import os
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -119,6 +121,39 @@ def timed(function):
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
+
+
+def weighed(function):
+    """Bytes that a call takes at its peak beyond what the process held before, whoever asks for them.
+
+    A fork of this process, which runs one thread, makes the call; so the peak is its own (Linux and macOS).
+    """
+    import ctypes
+    import resource
+
+    def peak():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(AttributeError):  # glibc: blocks of 64 KiB or more are new memory, and given back when freed
+            ctypes.CDLL(None).mallopt(-3, 1 << 16)
+        before = peak()
+        try:
+            function()
+            os.write(writer, str(peak() - before).encode())
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        found = told.read()
+    os.waitpid(child, 0)
+    if not found:
+        raise RuntimeError("the call that was to be weighed failed; its error stands above")
+    return int(found)
 
 
 @dataclass(frozen=True)
