@@ -7,6 +7,7 @@ r"""
 import functools
 import math
 import re
+import statistics
 
 import torch
 import torch.nn.functional as F
@@ -125,6 +126,36 @@ def to_original(boxes, network_size, image_size):
     ### BEGIN SOLUTION
     across, down = (image / network for image, network in zip(image_size, network_size))
     return boxes * boxes.new_tensor([across, down, across, down])
+    ### END SOLUTION
+
+# %% exercise="images_per_second"
+def images_per_second(detect, images, clock, synchronize=None, warm_up=2, repeats=5):
+    """How many images a detector looks at in a second.
+
+    Args:
+        detect (function): takes `images`.
+        images (Tensor[B, 3, H, W] or list of B images): what it is called with, each time.
+        clock (function): gives the time in seconds, such as `time.perf_counter`.
+        synchronize (function): waits until the device has done its work, such as `torch.cuda.synchronize`; None on the CPU.
+        warm_up (int): calls before anything is measured.
+        repeats (int): calls that are measured, each on its own; at least 1.
+
+    Returns:
+        float: B divided by the median of the measured times.
+    """
+    ### BEGIN SOLUTION
+    times = []
+    for _ in range(warm_up):
+        detect(images)
+    for _ in range(repeats):
+        if synchronize:
+            synchronize()
+        start = clock()
+        detect(images)
+        if synchronize:
+            synchronize()
+        times.append(clock() - start)
+    return len(images) / statistics.median(times)
     ### END SOLUTION
 
 # %% tags=["detectors"]
@@ -557,3 +588,68 @@ class SSD300(Detector):
             kept = suppress(boxes, best, labels, 0.45)[:200]
             found.append({"boxes": boxes[kept], "scores": best[kept], "labels": labels[kept]})
         return found
+
+
+# %% tags=["experiment"]
+import os
+import time
+from pathlib import Path
+
+from coursekit.backbones import mobilenet_v2
+from coursekit.data import real
+from coursekit.earlier import names_of
+from coursekit.evaluation import evaluate
+from coursekit.training import fit
+
+FORMS = ("SSD", "Faster R-CNN", "RetinaNet", "RetinaNet + FSAF", "FCOS")
+BLOOD = (256, 192)  # pixels
+
+
+def pretrained_trunk():
+    """MobileNetV2 with ImageNet's weights, as in lesson 5."""
+    file = Path(os.environ.get("COURSEKIT_DATA", ".")) / "weights" / "mobilenet_v2_imagenet_fp16.pth"
+    if file.exists():
+        return mobilenet_v2(file, mean=0.5, std=0.5, train_from="c4")
+    return mobilenet_v2("imagenet", train_from="c4")
+
+
+def detector_and_loss(form):
+    """The detector of a lesson on the pretrained trunk, and its loss as `fit` takes it."""
+    if form == "SSD":
+        names = names_of("05_ssd")
+
+        def ssd_losses(model, images, targets):
+            labels, deltas = names["batch_targets"](model.anchors, targets)
+            return dict(zip(("class", "box"), names["ssd_loss"](*model(images), labels, deltas)))
+
+        return names["SSD"](pretrained_trunk(), 3, BLOOD), ssd_losses
+    if form == "Faster R-CNN":
+        names = names_of("09_faster_rcnn")
+        names["SIZE"], names["small_trunk"] = BLOOD, pretrained_trunk
+        return names["FasterRCNN"](3), names["joint_loss"]
+    lesson, kind = {
+        "RetinaNet": ("11_retinanet", "RetinaNet"),
+        "RetinaNet + FSAF": ("12_fsaf", "RetinaNetFSAF"),
+        "FCOS": ("13_fcos", "FCOS"),
+    }[form]
+    names = names_of(lesson)
+    return names[kind](pretrained_trunk(), 3, BLOOD), names["loss"]
+
+
+def experiment(form, seed, steps=300):
+    """Train and score one detector on blood cells."""
+    torch.manual_seed(seed)
+    train, test = (real("bccd", split, size=BLOOD, download=True) for split in ("train", "test"))
+    model, loss = detector_and_loss(form)
+    parts = [name for name, _ in model.named_modules() if name in ("backbone", "backbone.trunk")]
+    fit(model, loss, train, steps=steps, batch_size=16, peak_rate=4e-3, slower={parts[-1]: 0.1}, seed=seed, progress=False)
+    model.eval()
+    scores = evaluate(model.detect, test, batch_size=16, small=24, large=56)
+    images = next(test.batches(1))[0]
+    with torch.no_grad():
+        speed = images_per_second(model.detect, images, time.perf_counter, repeats=15)
+    return {
+        "AP": scores.AP, "AP50": scores.AP50, "APs": scores.APs, "APm": scores.APm, "APl": scores.APl,
+        "parameters": sum(p.numel() for p in model.parameters()) / 1e6,
+        "images per second": speed,
+    }  # fmt: skip
