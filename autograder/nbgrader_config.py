@@ -10,7 +10,7 @@ c.CourseDirectory.source_directory = "solutions"
 c.CourseDirectory.release_directory = "course"
 # nbgrader copies whatever lies beside a source notebook into the release: the lesson's source has the answers.
 c.CourseDirectory.ignore = [
-    ".ipynb_checkpoints", "__pycache__", "*.pyc", ".DS_Store", "*.py", "*.json", "*.po", "*.safetensors", "*.part",
+    ".ipynb_checkpoints", "__pycache__", "*.pyc", ".DS_Store", "*.py", "*.json", "*.po", "*.safetensors", "*.part", "ada_detectors",
 ]
 # A student's cell may train for a while; a hand-in's cells run without training (coursekit.training).
 c.ExecutePreprocessor.timeout = 120

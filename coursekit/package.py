@@ -91,17 +91,20 @@ def _is_ours(file):
 
 
 def _text(module):
-    parts = [f'"""{module.title}"""', "\n".join(module.imports), *(text for _, text in sorted(module.body.items()))]
-    return "\n\n\n".join(part for part in parts if part) + "\n"
+    imports = sorted(module.imports, key=lambda line: (line.startswith("from ."), line.startswith("from "), line))
+    texts = [re.sub(r"^ *### (BEGIN|END) SOLUTION\n?", "", text, flags=re.M) for _, text in sorted(module.body.items())]
+    head = "\n\n".join([f'"""{module.title}"""', "\n".join(imports)])
+    return "\n\n\n".join([head, *(text.rstrip() for text in texts)]) + "\n"
 
 
 def _namespace(thing):
     """The global names of the notebook in which a function or class was made; None if a library made it."""
-    functions = [thing, *vars(thing).values()] if isinstance(thing, type) else [thing]
+    functions = vars(thing).values() if isinstance(thing, type) else [thing]
     for function in functions:
         function = getattr(function, "__func__", getattr(function, "fget", function))  # of class methods, properties
         function = getattr(function, "__wrapped__", function)
-        if isinstance(function, FunctionType) and _cells(function.__globals__) is not None:
+        own = isinstance(function, FunctionType) and function.__qualname__.startswith(thing.__qualname__)
+        if own and _cells(function.__globals__) is not None:
             return function.__globals__
     return None
 
@@ -178,7 +181,8 @@ def _bound(node):
         return {(one.asname or one.name).split(".")[0] for one in node.names}
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
     if isinstance(node, (ast.Assign, ast.AnnAssign)):
-        return {one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)}
+        names = [one for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)]
+        return {one.id for one in names if isinstance(one.ctx, ast.Store)}
     return set()
 
 
