@@ -1,4 +1,4 @@
-"""`autograder build | judge | collect | grade | export | experiment | curves | doctor`: what an instructor types."""
+"""`autograder build | challenge | judge | collect | grade | export | experiment | curves | doctor`: what an instructor types."""
 
 import argparse
 import contextlib
@@ -17,7 +17,8 @@ def main(arguments=None):
     commands = {"build": (_build_options, _build), "judge": (_judge_options, _judge), "grade": (_grade_options, _grade),
                 "experiment": (_experiment_options, _experiment), "curves": (_curves_options, _curves),
                 "doctor": (_doctor_options, _doctor),
-                "collect": (_collect_options, _collect), "export": (_export_options, _export)}
+                "collect": (_collect_options, _collect), "export": (_export_options, _export),
+                "challenge": (_challenge_options, _challenge)}
     overview = argparse.ArgumentParser(prog="autograder", description=__doc__)
     overview.add_argument("command", choices=commands, help="`autograder COMMAND --help` tells more")
     command = overview.parse_args(arguments[:1]).command
@@ -54,6 +55,7 @@ def _grade_options(parser):
     parser.add_argument("--output", type=Path, metavar="DIR", help="where the results go (default: ROOT)")
     parser.add_argument("--lesson", action="append", default=[], metavar="NN_topic", help="only this one; may be repeated")
     parser.add_argument("--student", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
+    parser.add_argument("--truth", type=Path, metavar="DIR", help="where `autograder challenge` left its truth (default: ROOT/truth)")
     parser.add_argument("-j", "--processes", type=int, metavar="N", help="hand-ins at a time (default: one a core)")
     parser.add_argument("--cluster", metavar="ADDRESS", help="a Dask scheduler's, such as tcp://10.0.0.1:8786; `local` starts "
                         "one here with N workers")
@@ -73,6 +75,22 @@ def _collect_options(parser):
     parser.add_argument("--course", type=Path, metavar="ROOT", help="the folder with solutions/ (default: this checkout)")
     parser.add_argument("--submitted", type=Path, metavar="DIR", help="where the hand-ins go (default: ROOT/submitted)")
     parser.add_argument("--replace", action="store_true", help="write over other hand-ins that are there")
+
+
+def _challenge_options(parser):
+    """Pictures for students, in coursekit/challenge.zip, and their truth, by which files of detections are scored, in truth/."""
+    parser.add_argument("--seed", type=int, metavar="N", help="make the same challenge again (default: a secret one, drawn now)")
+    parser.add_argument("--count", type=int, default=200, metavar="N", help="generated scenes (default: 200)")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="your own images instead, with --truth")
+    parser.add_argument("--truth", type=Path, metavar="FILE", help="their COCO JSON; file names are relative to --images")
+    parser.add_argument("--course", type=Path, metavar="ROOT", help="the checkout (default: this one)")
+    parser.add_argument("--replace", action="store_true", help="also where there is a truth already: it is lost then")
+
+
+def _challenge(options, _):
+    from .challenge import main
+
+    return main(options)
 
 
 def _collect(options, _):
@@ -138,6 +156,7 @@ def _experiment(options, _):
 
 def _grade(options, parser):
     from . import grade, pages
+    from .challenge import ChallengeError
     from .lessons import ROOT, LessonError
     from .sandbox import SandboxError
 
@@ -151,20 +170,21 @@ def _grade(options, parser):
         if _collect(argparse.Namespace(**{**vars(options), "lesson": lesson, "replace": False}), parser):
             return 2
     root, submitted, output, timeout = options.course or ROOT, options.submitted, options.output, options.timeout
+    truth = options.truth
     try:
         if options.sample:
             made = grade.sample(root)
-            submitted, output, timeout = made / "submitted", made, min(timeout, 10.0)
+            submitted, output, truth, timeout = made / "submitted", made, made / "truth", min(timeout, 10.0)
         with _cluster(options) as run:
             report = grade.grade(
                 root, submitted, output,
                 lessons=options.lesson, students=options.student, processes=options.processes, timeout=timeout,
-                force=options.force, unsafe=options.unsafe, run=run,
+                force=options.force, unsafe=options.unsafe, run=run, truth=truth,
             )
     except KeyboardInterrupt:
         print("autograder: stopped; what was graded is kept. The same command goes on from here", file=sys.stderr)
         return 130
-    except (grade.GradingError, LessonError, SandboxError) as error:
+    except (grade.GradingError, ChallengeError, LessonError, SandboxError) as error:
         return _error(error)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names that the terminal cannot show

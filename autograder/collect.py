@@ -3,7 +3,8 @@
 Names as these systems write them: Canvas `NAME_[LATE_]USER_FILE_notebook.ipynb` (`lib/content_zipper.rb`), Moodle
 `First Last_NUMBER_assignsubmission_file/notebook.ipynb`, or in one folder with `_` for the slash
 (`mod/assign/classes/downloader.php`). The student becomes `NAME_USER` and `First Last_NUMBER`: the number is what
-an export finds the student's row by. Nothing of a zip is written but notebooks, under names made here.
+an export finds the student's row by. Nothing of a zip is written but notebooks, and the file of detections of a lesson
+that wants one, under names made here.
 """
 
 import os
@@ -16,18 +17,21 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 
+from coursekit.challenge import FILE
+
 from . import handin, pages
-from .lessons import ROOT, sources
+from .lessons import HEADER, ROOT, sources
 
 RATIO = 200  # a large notebook that is packed more tightly than this is a bomb
 TOTAL = 10 * 10**9  # bytes of all notebooks together
 MOST = 20_000  # entries of a zip
 CANVAS = re.compile(
-    r"((?P<name>[^_]\w*?)_)?(?P<late>LATE_)?(?P<user>\d+|anon_\w+?)_(?P<file>\d+)_(?P<notebook>.+\.ipynb)$",
+    r"((?P<name>[^_]\w*?)_)?(?P<late>LATE_)?(?P<user>\d+|anon_\w+?)_(?P<file>\d+)_(?P<notebook>.+\.(ipynb|json))$",
     re.IGNORECASE,
 )
-MOODLE = re.compile(r"(?P<name>[^/]+_\d+)_assignsubmission_file_?/?(?P<notebook>.+\.ipynb)$", re.IGNORECASE)
-TREE = re.compile(r"(?P<name>[^/]+)/(?P<lesson>\d\d_\w+)/(?P<notebook>[^/]+\.ipynb)$")
+MOODLE = re.compile(r"(?P<name>[^/]+_\d+)_assignsubmission_file_?/?(?P<notebook>.+\.(ipynb|json))$", re.IGNORECASE)
+TREE = re.compile(r"(?P<name>[^/]+)/(?P<lesson>\d\d_\w+)/(?P<notebook>[^/]+\.(ipynb|json))$")
+WANTED = re.compile(r"\.ipynb$|(^|[_/])detections( ?\(\d+\)|-\d+)?\.json$", re.IGNORECASE)
 
 
 class CollectError(ValueError):
@@ -36,7 +40,7 @@ class CollectError(ValueError):
 
 @dataclass
 class Found:
-    """A notebook in the source: where, whose, its own name, and `read()` for its bytes.
+    """A notebook, or a file of detections, in the source: where, whose, its own name, and `read()` for its bytes.
 
     `student` is None where neither Canvas, Moodle nor nbgrader named it: then its folder or itself is called by the
     student.
@@ -49,6 +53,10 @@ class Found:
     lesson: str | None = None
     when: datetime | None = None
     late: bool = False
+
+    @property
+    def is_detections(self):
+        return self.notebook.lower().endswith(".json")
 
 
 def collect(source, lesson, submitted, root=ROOT, replace=False):
@@ -65,38 +73,45 @@ def collect(source, lesson, submitted, root=ROOT, replace=False):
     """
     source, submitted = Path(source), Path(submitted)
     known = {path.parent.name: path.stem for path in sources(root)}
+    files = [path.parent.name for path in sources(root) if HEADER.search(path.read_text("utf-8"))]
     if lesson is not None and lesson not in known:
         raise CollectError(f"no lesson {lesson!r}; there are {', '.join(known)}")
     if source.is_dir():
         found, notes = _in_folder(source)
-        return _copy(found, notes, known, lesson, submitted, replace, source)
+        return _copy(found, notes, known, files, lesson, submitted, replace, source)
     try:
         archive = zipfile.ZipFile(source)
     except (OSError, zipfile.BadZipFile) as error:
         raise CollectError(f"{source}: {error}; expected a zip file or a folder") from None
     with archive:
         found, notes = _in_zip(archive)
-        return _copy(found, notes, known, lesson, submitted, replace, source)
+        return _copy(found, notes, known, files, lesson, submitted, replace, source)
 
 
-def _copy(found, notes, known, lesson, submitted, replace, source):
+def _copy(found, notes, known, files, lesson, submitted, replace, source):
     _name_students(found, set(known.values()))
     by_student = {}
     for one in found:
-        name = lesson or _lesson_of(one, known)
+        if one.student is None:
+            notes.append(f"{_shown(one.place)}: whose it is, neither its folder nor its name tells; left out")
+            continue
+        wanted = files if one.is_detections else known
+        name = lesson or (files[0] if one.is_detections and files and not one.lesson else _lesson_of(one, known))
+        name = name if name in wanted else None
         if name is None or (one.lesson in known and one.lesson != name):
             notes.append(
                 f"{_shown(one.place)}: of {'no lesson of the course' if name is None else 'another lesson'}; left out"
             )
         else:
-            by_student.setdefault((one.student, name), []).append(one)
-    folders, collected = _folders([student for student, _ in by_student], submitted, notes), []
-    for (student, name), several in sorted(by_student.items()):
-        one = _chosen(several, known[name], notes)
+            file = FILE if one.is_detections else f"{known[name]}.ipynb"
+            by_student.setdefault((one.student, name, file), []).append(one)
+    folders, collected = _folders([student for student, _, _ in by_student], submitted, notes), {}
+    for (student, name, file), several in sorted(by_student.items()):
+        one = _chosen(several, Path(file).stem, notes)
         if student not in folders:
             continue
         folder = submitted / folders[student] / name
-        path = folder / f"{known[name]}.ipynb"
+        path = folder / file
         try:
             content = one.read()
         except (
@@ -121,13 +136,13 @@ def _copy(found, notes, known, lesson, submitted, replace, source):
                 _write(folder / "timestamp.txt", one.when.strftime("%Y-%m-%d %H:%M:%S UTC\n").encode())
             if one.late:
                 notes.append(f"{_shown(one.place)}: handed in late")
-            collected.append((folders[student], name))
+            collected[folders[student], name] = True
     if not collected and not any("already" in note for note in notes):
         details = f": {notes[0]}" if notes else ""
         raise CollectError(
             f"no notebook to collect in {source}{details}; expected a zip of Canvas or Moodle, or a folder of notebooks"
         )
-    return collected, notes
+    return list(collected), notes
 
 
 def _name_students(found, topics):
@@ -137,11 +152,15 @@ def _name_students(found, topics):
         if one.student is None:
             beside.setdefault(PurePosixPath(one.place).parent, []).append(one)
     for folder, several in beside.items():
+        notebooks = [one for one in several if not one.is_detections]
         by_itself = not folder.name or (
-            len(several) > 1 and not any(_stem(one.notebook) in topics for one in several)
+            len(notebooks) > 1 and not any(_stem(one.notebook) in topics for one in notebooks)
         )
         for one in several:
-            one.student = PurePosixPath(one.notebook).stem if by_itself else folder.name
+            if not by_itself:
+                one.student = folder.name
+            elif not one.is_detections:
+                one.student = PurePosixPath(one.notebook).stem
 
 
 def _folders(students, submitted, notes):
@@ -205,7 +224,7 @@ def _in_folder(source):
         for name in sorted(names):
             path = Path(folder) / name
             place = path.relative_to(source).as_posix()
-            if name.lower().endswith(".ipynb") and not name.startswith("."):
+            if WANTED.search(name) and not name.startswith("."):
                 one = _named(place, lambda path=path: handin.fetch(path))
                 one.when = _timestamp(path.with_name("timestamp.txt"))
                 found.append(one)
@@ -238,13 +257,13 @@ def _in_zip(archive):
     entries = [entry for entry in archive.infolist() if not entry.is_dir()]
     if len(entries) > MOST:
         raise CollectError(f"{len(entries)} files in the zip, at most {MOST} are taken")
-    if (total := sum(entry.file_size for entry in entries if _is_notebook(entry))) > TOTAL:
+    if (total := sum(entry.file_size for entry in entries if _is_wanted(entry))) > TOTAL:
         raise CollectError(
             f"the notebooks have {total / 1e9:.0f} GB together, at most {TOTAL / 1e9:.0f} GB are unpacked"
         )
     for entry in entries:
         name = _decoded(entry)
-        if not _is_notebook(entry):
+        if not _is_wanted(entry):
             if not PurePosixPath(name).name.startswith(".") and "__MACOSX" not in name:
                 others.append(name)
             continue
@@ -262,13 +281,13 @@ def _in_zip(archive):
     return found, notes + _no_notebooks(others)
 
 
-def _is_notebook(entry):
+def _is_wanted(entry):
     name = PurePosixPath(entry.filename.replace("\\", "/"))
     hidden = (
         any(part.startswith(".") and part not in (".", "..") for part in name.parts)
         or "__MACOSX" in name.parts
     )
-    return name.suffix.lower() == ".ipynb" and not hidden
+    return bool(WANTED.search(str(name))) and not hidden
 
 
 def _decoded(entry):

@@ -14,7 +14,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from . import gradebook, handin, pages, results
+from . import challenge, gradebook, handin, pages, results
 from .lessons import ROOT, sources
 
 # What stands before the assignments in Canvas' file; only these and the one assignment are given back.
@@ -117,6 +117,8 @@ def words(one):
         return [*lines, f"This hand-in could not be graded: {one.trouble}."]
     for item in one.items:
         lines.append(f"{item.name}: {item.state}, {item.score:g} of {item.points:g}")
+        if item.detections:
+            lines.append(item.detections["message"])
         if item.exercise and not item.exercise["visible"]["passed"]:
             lines += item.exercise["visible"]["message"].splitlines()
         elif item.exercise and item.has_hidden and not item.exercise["hidden"]["passed"]:
@@ -133,6 +135,9 @@ def gradescope(one):
     tests = []
     for item in one.items:
         if item.exercise is None:
+            if item.detections and not item.pending:
+                passed, message = item.score >= item.points, item.detections["message"]
+                tests.append(_test(item.name, item.score, item.points, passed, message))
             continue
         message = item.exercise["visible"]["message"]
         parts = item.parts or [(item.name, item.points, False, message)]
@@ -148,26 +153,28 @@ def gradescope(one):
                 told.append(
                     "Hidden checks: not passed." + (f" {item.mistake['message']}" if item.mistake else "")
                 )
-            tests.append(
-                {
-                    "name": name,
-                    "score": score,
-                    "max_score": points,
-                    "status": "passed" if passed else "failed",
-                    "output": "\n".join(told) or "passed",
-                    "output_format": "text",
-                    "visibility": "visible",
-                }
-            )
-    waiting = [item.name for item in one.items if item.exercise is None]
+            tests.append(_test(name, score, points, passed, "\n".join(told) or "passed"))
+    waiting = [item.name for item in one.items if item.exercise is None and (item.pending or not item.detections)]
     notes = [f"A person marks {', '.join(waiting)}."] if waiting and not one.trouble else []
     return {
-        "score": sum(test["score"] for test in tests),
+        "score": round(sum(test["score"] for test in tests), 2),
         "execution_time": round(one.seconds, 1),
         "output": "\n".join([*one.notes, *notes]),
         "output_format": "text",
         "stdout_visibility": "hidden",
         "tests": tests,
+    }
+
+
+def _test(name, score, points, passed, output):
+    return {
+        "name": name,
+        "score": score,
+        "max_score": points,
+        "status": "passed" if passed else "failed",
+        "output": output,
+        "output_format": "text",
+        "visibility": "visible",
     }
 
 
@@ -207,7 +214,8 @@ def _graded_submission(root, submission, name, timeout, unsafe):
         raise ExportError(f"no lesson {name!r}; there are {', '.join(known)}")
     lesson = handin.load_lesson(known[name])
     with Sandbox(unsafe=unsafe, hide=[root, submission]) as sandbox:
-        job = grade.job_of(submission, "student", lesson, "", "", timeout, frozenset())
+        truth = challenge.read_truth(Path(root) / "truth")
+        job = grade.job_of(submission, "student", lesson, "", "", timeout, frozenset(), truth)
         [(_, result)] = grade.in_processes([job], 1, sandbox)
     points = {grade_id: about["max_score"] for grade_id, about in gradebook.grade_cells(lesson).items()}
     marks = {

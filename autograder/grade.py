@@ -19,7 +19,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from . import handin, results
+from coursekit.challenge import FILE, Malformed, content_of
+
+from . import challenge, handin, results
 from .gradebook import COURSE  # noqa: F401 (its name of old)
 from .judge import BUDGET, disturbed, judge_hand_in, refused, warm
 from .lessons import ROOT, sources
@@ -42,6 +44,7 @@ class Job:
 
     `content`: the bytes of the notebook, or None where there is nothing to grade; `trouble` then says why.
     `beside`: names of the other files of its folder. `timestamp`: when it was handed in, as found, or "".
+    `detections`: (bytes, None) or (None, why there are none) of the file that some lessons want; `truth`: of its pictures.
     """
 
     student: str
@@ -52,6 +55,8 @@ class Job:
     trouble: str | None = None
     beside: tuple = ()
     timestamp: str = ""
+    detections: tuple = (None, None)
+    truth: dict | None = None
 
 
 def grade(
@@ -66,6 +71,7 @@ def grade(
     force=False,
     unsafe=False,
     run=None,
+    truth=None,
 ):
     """Grade the hand-ins of `submitted` and write everything to `output`; the path of the report.
 
@@ -82,9 +88,11 @@ def grade(
         unsafe (bool): grade without isolation, where the machine has none; the report says so.
         run: `run(jobs) -> iterator of (job, result)`, in any order, such as a `cluster.Cluster`, with its `isolation`
             and `notes` for the report; forked processes unless given.
+        truth (path): the folder with the truth of files of detections; `ROOT/truth` unless given.
 
     Raises:
         GradingError: when there is nothing to grade, a name is unknown, or the gradebook is in use.
+        ChallengeError: when the truth cannot be read.
         SandboxError: when student code cannot be isolated here.
     """
     from . import gradebook, pages
@@ -93,10 +101,12 @@ def grade(
     root = Path(root).resolve()
     submitted = Path(submitted or root / "submitted").resolve()
     output = Path(output or root).resolve()
+    truth = Path(truth or root / "truth").resolve()
     known = {path.parent.name: path for path in sources(root)}
     found, left_out = _find(submitted, known, lessons, students)
+    known_truth = challenge.read_truth(truth)
     with contextlib.ExitStack() as stack:
-        sandbox = stack.enter_context(Sandbox(unsafe=unsafe, hide=[root, submitted, output]))
+        sandbox = stack.enter_context(Sandbox(unsafe=unsafe, hide=[root, submitted, output, truth]))
         with ThreadPoolExecutor(1) as beside:  # the sandbox's process imports what this one does, at the same time
             opening = beside.submit(lambda: run.isolation if run else sandbox.isolation)
             loaded = {name: handin.load_lesson(known[name]) for name in sorted({lesson for _, lesson in found})}
@@ -105,6 +115,8 @@ def grade(
                 warm()
             isolation = opening.result()
         left_out += run.notes if run else []
+        if known_truth is None and any(lesson.challenge for lesson in loaded.values()):
+            left_out.append(f"no truth in {challenge.truth_file(truth)}: files of detections wait to be scored")
         if "unsafe" in isolation:
             print(
                 "autograder: --unsafe: students' code is NOT isolated, it can read and write what you can",
@@ -113,13 +125,13 @@ def grade(
         where = results.environment(isolation, timeout=timeout)
         hashes = {name: results.lesson_hash(lesson) for name, lesson in loaded.items()}
         protected = handin.files_of(
-            root / "solutions", root / "autograder", output / "gradebook.db", output / "results"
+            root / "solutions", root / "autograder", output / "gradebook.db", output / "results", truth
         )
 
         def jobs():
             for student, name in found:
                 job = job_of(
-                    submitted / student / name, student, loaded[name], hashes[name], where, timeout, protected
+                    submitted / student / name, student, loaded[name], hashes[name], where, timeout, protected, known_truth
                 )
                 if not force and _is_graded(output, job):
                     progress.update(graded=False)
@@ -220,9 +232,16 @@ def _writable(name):
         return False
 
 
-def job_of(folder, student, lesson, lesson_hash, environment, timeout, protected):
+def job_of(folder, student, lesson, lesson_hash, environment, timeout, protected, truth=None):
     """The job of the hand-in in `folder`."""
-    content, trouble, timestamp = None, None, ""
+    content, trouble, timestamp, own = None, None, "", OWN_FILES
+    detections, truth = (None, None), truth if lesson.challenge else None
+    if lesson.challenge:
+        own = *OWN_FILES, FILE
+        try:
+            detections = content_of(folder / FILE, protected), None
+        except Malformed as error:
+            detections = None, str(error)
     name = f"{lesson.topic}.ipynb"
     try:
         content = handin.fetch(folder / name, protected)
@@ -233,7 +252,7 @@ def job_of(folder, student, lesson, lesson_hash, environment, timeout, protected
     others = []
     with contextlib.suppress(OSError):
         others = sorted(
-            ascii(path.name)[1:-1] for path in folder.iterdir() if path.name not in (name, *OWN_FILES)
+            ascii(path.name)[1:-1] for path in folder.iterdir() if path.name not in (name, *own)
         )
     beside = tuple(other[:80] for other in others if not other.startswith("."))
     parts = [
@@ -242,9 +261,11 @@ def job_of(folder, student, lesson, lesson_hash, environment, timeout, protected
         *beside,
         "trouble" if content is None else "content",
         content or trouble or b"",
+        *(part or "" for part in detections),
+        json.dumps(truth),
     ]
     key = results.key(lesson_hash, parts, environment)
-    return Job(student, lesson, key, timeout, content, trouble, beside, timestamp)
+    return Job(student, lesson, key, timeout, content, trouble, beside, timestamp, detections, truth)
 
 
 def _autograded(output, job):
@@ -333,7 +354,7 @@ def not_graded(job, reason):
 
 
 def _result(job, hand_in, verdicts, trouble, seconds):
-    outcomes, scores, exercises = {}, {}, {}
+    outcomes, scores, exercises, found = {}, {}, {}, None
     for name, exercise in job.lesson.exercises.items():
         verdict = verdicts.get(name) or refused(exercise, trouble or "not graded")
         exercises[name] = asdict(verdict)
@@ -343,6 +364,11 @@ def _result(job, hand_in, verdicts, trouble, seconds):
             scores[check.grade_id] = check.points if outcome is None else 0
     own = [cell for cell in hand_in.cells if cell.role in ("exercise", "written")]
     scores.update({cell.name: None if cell.edited else 0 for cell in own if cell.role == "written"})
+    answers = {cell.name: results.text_hash(cell.source) if cell.edited else None for cell in own}
+    if ramp := job.lesson.challenge:
+        found = challenge.judge(*job.detections, job.truth, ramp)
+        scores[ramp["cell"]], outcomes[ramp["cell"]] = found["score"], found["score"] or found["message"]
+        answers[ramp["cell"]] = results.bytes_hash(job.detections[0] or b"")
     return {
         "student": job.student,
         "lesson": job.lesson.name,
@@ -351,8 +377,9 @@ def _result(job, hand_in, verdicts, trouble, seconds):
         "findings": hand_in.findings,
         "seconds": round(seconds, 3),
         "exercises": exercises,
+        "detections": found,
         "scores": scores,
-        "answers": {cell.name: results.text_hash(cell.source) if cell.edited else None for cell in own},
+        "answers": answers,
         "notebook": handin.graded_notebook(job.lesson, hand_in, outcomes),
     }
 

@@ -60,7 +60,7 @@ def graded_notebook(lesson, hand_in, outcomes):
     """The notebook's text in nbgrader's format: a check cell's outcome is its output, where nbgrader reads marks.
 
     Args:
-        outcomes: grade id of a check cell -> None where it passed, else the message.
+        outcomes: grade id of a check cell -> None where it passed, else the message; of detections the points, if any.
     """
     cells = []
     for number, cell in enumerate(hand_in.cells):
@@ -78,6 +78,9 @@ def graded_notebook(lesson, hand_in, outcomes):
 def _output(name, message):
     if message is None:
         return {"output_type": "stream", "name": "stdout", "text": f"{name}: passed\n"}
+    if not isinstance(message, str):  # points: nbgrader's partial credit
+        data = {"text/plain": f"{message:g}"}
+        return {"output_type": "execute_result", "execution_count": None, "metadata": {}, "data": data}
     return {
         "output_type": "error",
         "ename": "CheckFailed",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN_HIDDEN, END_HIDDEN = "### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS"
+HEADER = re.compile(r"^# %% .*\bdetections=", re.MULTILINE)  # of a lesson for which a file of detections is handed in
 
 
 class LessonError(ValueError):
@@ -73,24 +74,25 @@ def read_cells(path):
     ids = {}
     for number, cell in enumerate(notebook.cells, 1):
         _expand(cell, f"{path.parent.name}/{path.name}, cell {number}", ids)
+    _told(notebook.cells, path)
     return notebook.cells
 
 
 def _expand(cell, where, ids):
-    """Turn `setup`, `exercise`, `check`, `written` (and `part`, `points`) into nbgrader's metadata, in place."""
+    """Turn `setup`, `exercise`, `check`, `written`, `detections` (and `part`, `points`) into nbgrader's metadata, in place."""
     meta = cell.metadata
     for key in ("cell_marker", "lines_to_next_cell", "lines_to_end_of_cell_marker"):  # jupytext's notes on layout
         meta.pop(key, None)
-    kinds = [kind for kind in ("setup", "exercise", "check", "written") if kind in meta]
+    kinds = [kind for kind in ("setup", "exercise", "check", "written", "detections") if kind in meta]
     if len(kinds) > 1:
         raise LessonError(f"{where}: {' and '.join(kinds)} in one header; a cell has one role")
     name = str(meta.pop(kinds[0])) if kinds else ""
     part, points = meta.pop("part", None), meta.pop("points", None)
-    if points is not None and kinds not in (["check"], ["written"]):
-        raise LessonError(f"{where}: points={points} on a cell that is neither a check nor written")
+    if points is not None and kinds not in (["check"], ["written"], ["detections"]):
+        raise LessonError(f"{where}: points={points} on a cell that is neither a check nor written nor of detections")
     if kinds:
         kind = kinds[0]
-        grade_id = {"setup": "setup", "exercise": name, "check": f"test_{name}", "written": name}[kind]
+        grade_id = {"setup": "setup", "check": f"test_{name}", "detections": f"test_{name}"}.get(kind, name)
         grade_id += f"__{part}" if part else ""
         if kind == "setup" and "setup" in ids:
             grade_id = f"setup_{1 + sum(one.startswith('setup') for one in ids)}"
@@ -98,14 +100,14 @@ def _expand(cell, where, ids):
             raise LessonError(f"{where}: {grade_id!r} is no name: letters, digits and underscores")
         if grade_id in ids:
             raise LessonError(f"{where}: a second cell {grade_id!r}; the first is {ids[grade_id]}")
-        if kind in ("check", "written") and not (isinstance(points, int) and points > 0):
+        graded = kind in ("check", "written", "detections")
+        if graded and not (isinstance(points, int) and points > 0):
             raise LessonError(f"{where}: {grade_id} needs points=N with N a whole number above 0")
         ids[grade_id] = where
-        graded = kind in ("check", "written")
         meta["nbgrader"] = {
             "grade": graded,
             "grade_id": grade_id,
-            "locked": kind in ("setup", "check"),
+            "locked": kind in ("setup", "check", "detections"),
             "schema_version": 3,
             "solution": kind in ("exercise", "written"),
             "task": False,
@@ -115,6 +117,13 @@ def _expand(cell, where, ids):
         if kind == "check":
             cell.source = f'check("{name}", {name})\n{cell.source.strip()}\npassed()'
             _balanced(cell.source, where)
+        if kind == "detections":
+            zero, full = meta.pop("zero", None), meta.pop("full", None)
+            known = all(isinstance(ap, float) and round(ap, 2) == ap for ap in (zero, full))
+            if cell.source.strip() or not known or not 0 <= zero < full <= 1:
+                raise LessonError(f"{where}: {grade_id} needs zero=0.10 full=0.45, such AP of two decimals, and no body")
+            meta.update(detections={"zero": zero, "full": full}, tags=["nbval-ignore-output"])
+            cell.source = f"from coursekit.challenge import look\n\nlook(points={points}, zero={zero:.2f}, full={full:.2f})"
         if kind == "written" and cell.cell_type == "code":
             text = re.fullmatch(r'r?"""\n?(.*?)\n?"""', cell.source.strip(), re.DOTALL)
             if not text:
@@ -122,6 +131,16 @@ def _expand(cell, where, ids):
             cell.cell_type, cell.source = "markdown", text[1]
             for key in ("outputs", "execution_count"):
                 cell.pop(key, None)
+
+
+def _told(cells, path):
+    """Raise unless the lesson's text names both ends of its file of detections, as students read them there."""
+    ramps = [cell.metadata["detections"] for cell in cells if "detections" in cell.metadata]
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    missing = [f"{ap:.2f}" for ramp in ramps for ap in ramp.values() if f"{ap:.2f}" not in text]
+    if missing or len(ramps) > 1:
+        what = f"no text says {' and '.join(missing)}" if missing else f"{len(ramps)} cells of detections, one file is handed in"
+        raise LessonError(f"{path.parent.name}/{path.name}: {what}; expected a text with both AP of the detections' cell")
 
 
 def _balanced(source, where):
@@ -134,7 +153,7 @@ def exercises_of(path):
     found, checks, setup = {}, {}, []
     for cell in read_cells(path):
         meta = cell.metadata.get("nbgrader")
-        if meta is None or cell.cell_type != "code":
+        if meta is None or cell.cell_type != "code" or "detections" in cell.metadata:
             continue
         grade_id = meta["grade_id"]
         if meta["grade"]:

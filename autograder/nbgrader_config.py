@@ -12,6 +12,8 @@ c.CourseDirectory.release_directory = "course"
 c.CourseDirectory.ignore = [
     ".ipynb_checkpoints", "__pycache__", "*.pyc", ".DS_Store", "*.py", "*.json", "*.po", "*.safetensors", "*.part", "ada_detectors",
 ]
+# But a file of detections that was handed in is wanted.
+c.CollectApp.CourseDirectory.ignore = [name for name in c.CourseDirectory.ignore if name != "*.json"]
 # A student's cell may train for a while; a hand-in's cells run without training (coursekit.training).
 c.ExecutePreprocessor.timeout = 120
 c.ExecutePreprocessor.shutdown_kernel = "immediate"

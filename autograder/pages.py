@@ -26,7 +26,7 @@ _RAN_OUT = re.compile(
 
 @dataclass
 class Item:
-    """An exercise or a written answer of one hand-in, with its mark. `pending`: nobody has marked it yet."""
+    """An exercise, a file of detections or a written answer of one hand-in, with its mark. `pending`: not marked yet."""
 
     name: str
     score: float
@@ -35,6 +35,7 @@ class Item:
     by_hand: bool = False
     comment: str = ""
     exercise: dict | None = None
+    detections: dict | None = None  # as `challenge.judge` gives it
     mistake: dict | None = None
     has_hidden: bool = False
     parts: list = ()  # of an exercise: (check cell, points, passed, message of its visible part)
@@ -48,15 +49,11 @@ class Item:
     def seconds(self):
         if self.ran_out:
             return float(_RAN_OUT.match(self.exercise["visible"]["message"])[1])
-        return (self.exercise or {}).get("seconds") or 0.0
+        return (self.exercise or self.detections or {}).get("seconds") or 0.0
 
     @property
     def slow(self):
-        return self.seconds >= SLOW and not self.ran_out
-
-    @property
-    def title(self):
-        return "Written answer" if self.exercise is None else "Exercise"
+        return bool(self.exercise) and self.seconds >= SLOW and not self.ran_out
 
     @property
     def state(self):
@@ -64,7 +61,7 @@ class Item:
             return "waits for a mark"
         if self.by_hand:
             return "marked by hand"
-        if self.exercise is None and not self.score:
+        if self.exercise is None and self.detections is None and not self.score:
             return "no answer"
         return "passed" if self.score >= self.points else "partly passed" if self.score else "not passed"
 
@@ -211,6 +208,9 @@ def _marked(result, given, lesson, hidden):
                 for check in exercise.checks
             ]
         items.append(item)
+    if ramp := lesson.challenge:
+        items.append(_item(ramp["name"], [marks[ramp["cell"]]], comments))
+        items[-1].detections = result["detections"]
     items += [_item(name, [marks[name]], comments) for name in lesson.written]
     return Marked(
         result["student"],
@@ -242,7 +242,7 @@ def write_marks(path, marked, lessons):
     Points wait where a person marks. An exercise's column is empty where the lesson does not have it.
     """
     columns = [
-        name for lesson in sorted(lessons) for name in [*lessons[lesson].exercises, *lessons[lesson].written]
+        name for lesson in sorted(lessons) for name in [*lessons[lesson].automatic, *lessons[lesson].written]
     ]
     part = path.with_name(path.name + ".part")
     with open(part, "w", newline="", encoding="utf-8", errors="replace") as file:
@@ -279,7 +279,7 @@ def _report(marked, lessons, left_out):
     exercises, mistakes = [], collections.Counter()
     for lesson in names:
         here = [one for one in marked if one.lesson == lesson and not one.trouble]
-        for number, name in enumerate(lessons[lesson].exercises):
+        for number, name in enumerate(lessons[lesson].automatic):
             items = [(one.items[number], one) for one in here]
             times = sorted(((item.seconds, one.student, item.ran_out) for item, one in items), reverse=True)
             known = {item.mistake["name"]: item.mistake["message"] for item, _ in items if item.mistake}
@@ -298,12 +298,18 @@ def _report(marked, lessons, left_out):
                 }
             )
     unsafe = sum("unsafe" in one.isolation for one in marked)
+    scored = collections.defaultdict(list)
+    for one in marked:
+        for item in one.items:
+            if item.detections and item.detections["AP"] is not None:
+                scored[one.lesson, item.name].append(item.detections["AP"])
     return {
         "lessons": names,
         "rows": dict(sorted(rows.items())),
         "marked": marked,
         "exercises": exercises,
         "mistakes": mistakes.most_common(12),
+        "scored": [(*place, len(APs), min(APs), statistics.median(APs), max(APs)) for place, APs in scored.items()],
         "left_out": left_out,
         "histogram": histogram([one.share for one in marked if not one.trouble and one.share is not None]),
         "isolations": collections.Counter(one.isolation for one in marked if one.isolation).most_common(),

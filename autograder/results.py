@@ -69,7 +69,11 @@ def _hash(parts):
 
 
 def text_hash(text):
-    return _hash([text.encode()])
+    return bytes_hash(text.encode())
+
+
+def bytes_hash(content):
+    return _hash([content])
 
 
 def path_of(output, student, lesson, key):

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
+from .challenge import FILE, Malformed, load, tell
 from .cli import Finding
 from .handin import LARGE, LARGEST, Lesson, Unreadable, fetch, grade_id, owners_of, read, restore, role
 
@@ -148,6 +149,8 @@ def check_in(path, *, lesson=None, released=None):
     look_at_cells(report, hand_in, found, notes)
     look_at_answers(report, hand_in, found)
     look_at_file(report, path, found, len(content))
+    if found.challenge:
+        look_at_detections(report, path.with_name(FILE), found.challenge)
     todo = [kind for kind in ("lost", "placed", "twice", "edited", "missing") if hand_in.facts[kind]]
     if todo or len(content) > LARGE or any("MB" not in note for note in notes):
         report.repaired = repaired(content, hand_in, found, outputs=len(content) <= LARGE)
@@ -225,6 +228,19 @@ def look_at_file(report, path, lesson, size):
         report.add("note", f"the file has {size / 1e6:.0f} MB, nearly all outputs", "the repaired copy has none; sites often refuse large files")
 
 
+def look_at_detections(report, path, ramp):
+    """The file of detections that is handed in beside the notebook."""
+    if not path.exists():
+        report.add("note", f"{FILE} is not beside the notebook ({ramp['points']} points)", "the lesson says how to write it")
+        return
+    try:
+        report.add("ok", tell(path, ramp["points"], ramp["zero"], ramp["full"])[0])
+    except Malformed as error:
+        report.add("WRONG", f"{FILE} earns nothing: {error}", "coursekit.challenge.write writes such files")
+    if load(images=False).practice:
+        report.add("note", "practice pictures earn nothing: the challenge comes from your instructor, with coursekit")
+
+
 def released_lessons(place=None):
     """The lessons as students get them: name -> Lesson, in order.
 
@@ -289,7 +305,7 @@ def points_of(lesson):
         worth = cell.metadata.get("nbgrader", {}).get("points", 0)
         if role(cell) == "written":
             points[grade_id(cell)] += worth
-        elif role(cell) == "check":
+        elif role(cell) == "check" and "detections" not in cell.metadata:
             points[grade_id(cell).removeprefix("test_").split("__")[0]] += worth
     return points
 

@@ -2,6 +2,7 @@
 
 `coursekit doctor`: what is installed, which device, does a training step run, and what to do if not.
 `coursekit check-in NOTEBOOK`: what a grader would stumble over (see `coursekit.checkin`).
+`coursekit coco`: a detector on COCO val2017, its AP beside the published one (see `coursekit.val2017`).
 """
 
 import argparse
@@ -34,7 +35,7 @@ class Finding:
 
 def main(arguments=None):
     """The `coursekit` command. Returns the exit code: 0 if all is right, 1 if something is wrong, 2 if it cannot look."""
-    parser = argparse.ArgumentParser(prog="coursekit", description="Looks at your machine, or at a notebook to be handed in.")
+    parser = argparse.ArgumentParser(prog="coursekit", description="Looks at your machine or at a notebook to be handed in, or scores a detector on COCO.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="look at this machine: nothing is changed or downloaded")
     check = commands.add_parser(
@@ -46,9 +47,14 @@ def main(arguments=None):
     check.add_argument("--released", help="the notebook as it was released, or a folder of NN_topic/topic.ipynb")
     check.add_argument("--in-place", action="store_true", help="repair the notebook itself instead of a copy")
     check.add_argument("--json", action="store_true", help="one JSON object instead of lines")
+    from coursekit import val2017
+
+    val2017.add_options(commands.add_parser("coco", help="score a detector on COCO val2017, beside its published AP"))
     options = parser.parse_args(arguments)
     if options.command == "doctor":
         return doctor()
+    if options.command == "coco":
+        return val2017.main(options)
     from coursekit import checkin
 
     return checkin.main(options)

@@ -45,6 +45,21 @@ class Lesson:
     def written(self):
         return [grade_id(cell) for cell in self.cells if role(cell) == "written"]
 
+    @property
+    def automatic(self):
+        """Names of what a grader marks by itself."""
+        return [*self.exercises, *([self.challenge["name"]] if self.challenge else [])]
+
+    @property
+    def challenge(self):
+        """What the file of detections earns, {"name", "cell", "points", "zero", "full"}; None where none is handed in."""
+        for cell in self.cells:
+            if ramp := cell.metadata.get("detections"):
+                meta = cell.metadata["nbgrader"]
+                name = meta["grade_id"].removeprefix("test_")
+                return {"name": name, "cell": meta["grade_id"], "points": meta["points"], **ramp}
+        return None
+
 
 @dataclass
 class Cell:
@@ -87,29 +102,30 @@ def grade_id(cell):
     return cell.metadata.get("nbgrader", {}).get("grade_id", "")
 
 
-def fetch(path, protected=frozenset(), largest=LARGEST):
+def fetch(path, protected=frozenset(), largest=LARGEST, what="notebook"):
     """The bytes of a submitted file. Nothing but a regular file is opened for more than a look.
 
     Args:
         protected: (device, inode) of the course's own files, as `files_of` gives: a hard link to one is refused.
         largest (int): in bytes.
+        what (str): what it should be, in words.
 
     Raises:
         Unreadable: when it is missing, a link, no file, too large, or may not be read.
     """
     path = Path(path)
     if path.is_symlink():
-        raise Unreadable(f"{path.name} is a link, expected the notebook itself")
+        raise Unreadable(f"{path.name} is a link, expected the {what} itself")
     # Not waiting, or a named pipe would be waited at for ever.
     flags = [getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")]
     try:
         file = os.open(path, functools.reduce(operator.or_, flags, os.O_RDONLY))
     except FileNotFoundError:
-        others = sorted(ascii(other.name)[1:-1] for other in path.parent.glob("*.ipynb"))
+        others = sorted(ascii(other.name)[1:-1] for other in path.parent.glob(f"*{path.suffix}"))
         found = (
             f"found {', '.join(others[:3])}: rename it and grade again"
             if others
-            else "no notebook was handed in"
+            else f"no {what} was handed in"
         )
         raise Unreadable(f"there is no {path.name}; {found}") from None
     except OSError as error:
@@ -118,7 +134,7 @@ def fetch(path, protected=frozenset(), largest=LARGEST):
     if not stat.S_ISREG(about.st_mode):
         os.close(file)
         raise Unreadable(
-            f"{path.name} is no regular file (a folder, pipe or device?), expected the notebook itself"
+            f"{path.name} is no regular file (a folder, pipe or device?), expected the {what} itself"
         )
     with open(file, "rb") as file:
         if (about.st_dev, about.st_ino) in protected:
@@ -127,10 +143,8 @@ def fetch(path, protected=frozenset(), largest=LARGEST):
             )
         content = file.read(largest + 1) if about.st_size <= largest else None
     if content is None or len(content) > largest:
-        size = f"{max(about.st_size, largest + 1) / 1e6:.0f} MB"
-        raise Unreadable(
-            f"{path.name} has {size}, at most {largest / 1e6:.0f} MB are read: clear its outputs, save it"
-        )
+        size, hint = f"{max(about.st_size, largest + 1) / 1e6:.0f} MB", ": clear its outputs, save it" * (what == "notebook")
+        raise Unreadable(f"{path.name} has {size}, at most {largest / 1e6:.0f} MB are read{hint}")
     return content
 
 
@@ -147,7 +161,7 @@ def read(content, name="the notebook"):
     notes = []
     encoding = json.detect_encoding(content)
     try:
-        with _memory(10 * len(content) + MEMORY):
+        with memory(10 * len(content) + MEMORY):
             text = content.decode(encoding, "replace")
             notebook = json.loads(text)
     except Exception as error:  # a broken file raises whatever its breakage leads to
@@ -226,7 +240,7 @@ def _short(text):
 
 
 @contextlib.contextmanager
-def _memory(more):
+def memory(more):
     """At most so many bytes more than now, where the system can say so; a MemoryError beyond."""
     try:
         import resource

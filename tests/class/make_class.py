@@ -2,8 +2,8 @@
 
 Each student hands in every lesson, and each hand-in is of one kind: all right, half right, an endless loop, a
 deleted check cell ... `make` writes `FOLDER/submitted/STUDENT/NN_topic/topic.ipynb` and
-`FOLDER/expected.json`: for each hand-in the points that the grader must give to each exercise and written
-answer; null where a person marks.
+`FOLDER/expected.json`: for each hand-in the points that the grader must give to each exercise, file of detections and
+written answer; null where a person marks. The truth for detections goes to `FOLDER/truth`.
 """
 
 import ast
@@ -13,6 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from autograder import challenge, handin
 from autograder.build import expand, released
 from autograder.judge import judge_source
 from autograder.lessons import ROOT, exercises_of, sources
@@ -46,9 +47,21 @@ def make(folder, root=ROOT, lessons=None, kinds=None):
             notebook = folder / "submitted" / student / lesson.name / f"{path.stem}.ipynb"
             notebook.parent.mkdir(parents=True, exist_ok=True)
             notebook.write_bytes(content if isinstance(content, bytes) else text_of(content).encode())
+            if lesson.challenge and kind in DETECTIONS:
+                detections, share = DETECTIONS[kind](truth_in(folder))
+                notebook.with_name(challenge.FILE).write_text(detections, encoding="utf-8")
+                points[lesson.challenge["name"]] = share * lesson.challenge["points"]
             expected.setdefault(student, {})[lesson.name] = points
     (folder / EXPECTED).write_text(json.dumps(expected, indent=1) + "\n", encoding="utf-8")
     return expected
+
+
+def truth_in(folder):
+    """The truth of the class, made at its first use."""
+    if challenge.read_truth(folder / "truth") is None:
+        truth = challenge.truth_of(*challenge.of_scenes(14, 20)[1:], 14)
+        challenge.write_text(challenge.truth_file(folder / "truth"), json.dumps(truth))
+    return challenge.read_truth(folder / "truth")
 
 
 def text_of(notebook):
@@ -63,6 +76,7 @@ class Lesson:
         self.name = path.parent.name
         self.exercises = exercises_of(path)
         self.release = released(expand(path))
+        self.challenge = handin.Lesson(self.name, path.stem, {}, self.release.cells, {}, {}).challenge
         self.written = [id for id, meta in self._meta() if meta["solution"] and meta["grade"]]
         self._wrong = {}
         self.last = list(self.exercises)[-1]  # no other exercise of the lesson builds on it
@@ -87,7 +101,8 @@ class Lesson:
     def points(self, right, written=None):
         """The points where the exercises named are right; a written answer waits (None) unless given."""
         points = {name: exercise.points if name in right else 0 for name, exercise in self.exercises.items()}
-        return {**points, **{name: written for name in self.written}}
+        detections = {self.challenge["name"]: 0} if self.challenge else {}  # where none are handed in
+        return {**points, **detections, **{name: written for name in self.written}}
 
     def wrong(self, name):
         """An answer that earns nothing: the first named mistake that does (some keep points), else None."""
@@ -197,6 +212,19 @@ KINDS = {
     "empty notebook": no_cells,
     "empty file": empty_file,
     "not a notebook": not_a_notebook,
+}
+
+def the_truth(truth):
+    keys = ("image_id", "category_id", "bbox")
+    return json.dumps([{key: one[key] for key in keys} | {"score": 1} for one in truth["annotations"]]), 1
+
+
+# Who hands in a file of detections, too: kind -> its text and the share of its points that it earns.
+DETECTIONS = {
+    "all right": the_truth,
+    "half right": lambda truth: ("[", 0),
+    "all wrong": lambda truth: ("[]", 0),
+    "not a notebook": the_truth,
 }
 
 if __name__ == "__main__":
