@@ -206,7 +206,11 @@ kept = rename_keys(numbers, [("n.", "m.")], {"m.w": (2, 0), "m.count": ()})
 same([kept["m.count"], kept["m.w"]], [numbers["n.count"], numbers["n.w"]], "a number without axes, and a dtype, stay what they are")
 same(sorted(rename_keys(weights, rules, {name: list(shape) for name, shape in wanted.items()})), sorted(wanted),
      "shapes as lists")
-untouched(rename_keys, {"a.w": torch.arange(3.0), "b.w": torch.arange(4.0)}, [("", "net.")], {"net.a.w": (3,), "net.b.w": (4,)})
+raises(ValueError, "bodyguard.w", rename_keys, {"bodyguard.w": torch.ones(1)}, [("body.", "trunk.")], {"trunk.uard.w": (1,)},
+       hint="a dot is a dot: body. does not begin bodyguard.w")
+same(sorted(rename_keys({"a.b.w": torch.ones(1)}, [("a.b.", "c."), ("a.", "a.much.longer.")], {"c.w": (1,)})), ["c.w"],
+     "the length of the first text counts, not that of the second")
+untouched(rename_keys, {"a.w": torch.arange(3.0), "a.b.w": torch.arange(4.0)}, [("a.", "net."), ("a.b.", "out.")], {"net.w": (3,), "out.w": (4,)})
 ### END HIDDEN TESTS
 
 # %% [markdown]
@@ -485,6 +489,8 @@ for sizes, upright, (columns, rows), (width, height) in (
     mine = torch.stack([-w, -h, w, h], -1) / 2
     same(library_anchors(mine, (columns, rows), (width, height)), theirs,
          f"{len(sizes)} sizes, {len(upright)} ratios, {columns} columns and {rows} rows on {width}×{height} pixels")
+same(library_anchors(torch.tensor([[[-2.5, -1.5, 2.5, 1.5]]]), (2, 2), (6, 10)),
+     [[-2, -2, 2, 2], [1, -2, 5, 2], [-2, 3, 2, 7], [1, 3, 5, 7]], "rounded before they are laid at their locations, which may be odd")
 same(library_anchors(mine.double(), (2, 3), (9, 10)).dtype == torch.float64, True, "the dtype of the cell's anchors")
 same(library_anchors(torch.zeros(0, 2, 4), (2, 3), (9, 10)), torch.zeros(0, 4), "no sizes, no anchors")
 ### END HIDDEN TESTS

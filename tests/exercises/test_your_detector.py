@@ -14,12 +14,11 @@ from coursekit.package import write_package
 KINDS = ("FCOS", "RetinaNet", "FasterRCNN", "SSD300")
 
 
-@pytest.fixture(scope="module")
-def lesson():
+def definitions():
     """What the lesson's setup, exercises and cells tagged `detectors` define."""
     path = next(path for path in sources() if path.parent.name == "14_your_detector")
     parts = [cell for cell in read_cells(path) if cell.cell_type == "code"]
-    names = {"__name__": "lesson", "__cells__": [], "DETECTORS": None}
+    names = {"__name__": "lesson", "__cells__": []}
     with contextlib.chdir(path.parent):
         for cell in parts:
             meta = cell.metadata.get("nbgrader", {})
@@ -27,8 +26,14 @@ def lesson():
             if wanted or "def both(" in cell.source:
                 names["__cells__"].append(cell.source)
                 exec(compile(cell.source, "lesson 14", "exec"), names)
-    torch.set_num_threads(1)
     return names
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    """The lesson with the references of the earlier lessons."""
+    torch.set_num_threads(1)
+    return definitions()
 
 
 def photographs(*sizes, seed=0):
@@ -206,3 +211,13 @@ def test_the_package_holds_the_students_code_by_lesson(package):
     text = "\n".join(files.values())
     assert "BEGIN SOLUTION" not in text and "earlier(" not in text and "checks" not in text
     assert "FCOSHead: yours, from 13_fcos" in files["__init__.py"]
+
+
+def test_who_has_finished_no_other_lesson_has_three_detectors_of_library_parts(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("coursekit.earlier._students", lambda *_: (None, None, "as no notebook beside this one holds yours"))
+    names = definitions()
+    assert list(names["DETECTORS"]) == list(KINDS[1:]) and "FCOSHead: as no notebook" in capsys.readouterr().out
+    compare(names, "RetinaNet", 0, photographs((70, 110)), 100, shorter=96, longer=160)
+    place = write_package("ada_detectors", "Ada", [names["RetinaNet"]], tmp_path)
+    assert [file.name for file in sorted(place.glob("*.py"))] == ["__init__.py", "detectors.py"]
+    assert "TopDown: the library's" in (place / "__init__.py").read_text(encoding="utf-8")
