@@ -2,9 +2,10 @@
 r"""
 # 14 · Your detector
 
-You have written the parts of four detectors: anchors and locations, heads, a pyramid, decoding, NMS. In this lesson they become
-one **package of your own**, with your name on it. We put torchvision's weights into your layers and ask for torchvision's
-detections, equal **to the last bit**. Then the detectors compete on real images, and you hand in what yours finds.
+You have written the parts of four detectors: anchors and locations, heads, a pyramid, decoding, NMS. In this
+lesson they become one **package of your own**, with your name on it. We put torchvision's weights into your
+layers and ask for torchvision's detections, equal **to the last bit**. Then the detectors compete on real
+images, and you hand in what yours finds.
 
 | | gives | minutes |
 | --- | --- | --- |
@@ -15,12 +16,13 @@ detections, equal **to the last bit**. Then the detectors compete on real images
 | `images_per_second` | a speed that one can trust | about 15 |
 | `coco_results` | detections as the world hands them in | about 15 |
 
-With two written questions and the reading this takes about three hours. What you have not finished in earlier lessons is taken
-from a library, and the lesson says so. For FCOS there is no library part, so without lesson 13 there are three detectors.
+With two written questions and the reading this takes about three hours. What you have not finished in earlier
+lessons is taken from a library, and the lesson says so. For FCOS there is no library part, so without lesson 13
+there are three detectors.
 
-**Conventions**, as in all lessons: a box is `(x1, y1, x2, y2)` in pixels, x right, y down, no `+ 1`. Sizes and grids are
-(width, height) and (columns, rows). An aspect ratio is width / height. torchvision has other conventions for half of these;
-this lesson names each of them where it matters.
+**Conventions**, as in all lessons: a box is `(x1, y1, x2, y2)` in pixels, x right, y down, no `+ 1`. Sizes and
+grids are (width, height) and (columns, rows). An aspect ratio is width / height. torchvision has other
+conventions for half of these; this lesson names each of them where it matters.
 """
 
 # %% setup=true
@@ -51,9 +53,9 @@ cell_anchors, nms    │   four rules for picking the best        SSD300        
 SSDHead              ┘
 ```
 
-And a comparison: five detectors of this course on photographs of blood, with the same trunk, the same images and the same number
-of steps. Each point in the figure is one training. Which one would you take? That will be the last question of the
-course, so keep your first guess.
+And a comparison: five detectors of this course on photographs of blood, with the same trunk, the same images
+and the same number of steps. Each point in the figure is one training. Which one would you take? That will be
+the last question of the course, so keep your first guess.
 """
 
 # %%
@@ -88,9 +90,10 @@ locations, FCOSHead = earlier("locations", required=False), earlier("FCOSHead", 
 r"""
 ## Weights under other names
 
-What a network has learnt lies in its **state dictionary**: names and tensors. torchvision calls the first convolution of FCOS's
-class tower `head.classification_head.conv.0.weight`, you call it `head.class_tower.0.weight`. PyTorch loads by name, so names must
-be translated. One rule for each beginning of a name is enough:
+What a network has learnt lies in its **state dictionary**: names and tensors. torchvision calls the first
+convolution of FCOS's class tower `head.classification_head.conv.0.weight`, you call it
+`head.class_tower.0.weight`. PyTorch loads by name, so names must be translated. One rule for each beginning of
+a name is enough:
 
 | the file's name begins with | yours begins with |
 | --- | --- |
@@ -98,16 +101,18 @@ be translated. One rule for each beginning of a name is enough:
 | `head.classification_head.conv.` | `head.class_tower.` |
 | `head.regression_head.bbox_ctrness.` | `head.center_logits.` |
 
-Here one must be strict. A weight that is silently left out keeps its random numbers, and the detector is only *somewhat* worse;
-nobody would ever find out why. So every tensor of the file must be used once, every one that your module wants must come, and shapes must
-fit. A file of another detector, or one for other classes, gets a message that names the first thing that is wrong.
+Here one must be strict. A weight that is silently left out keeps its random numbers, and the detector is only
+*somewhat* worse; nobody would ever find out why. So every tensor of the file must be used once, every one that
+your module wants must come, and shapes must fit. A file of another detector, or one for other classes, gets a
+message that names the first thing that is wrong.
 
 ### Exercise: `rename_keys`
 
 *About 20 minutes, medium.*
 
-Write `rename_keys(state, rules, shapes)`. `rules` is a list of pairs of beginnings. Where several rules apply to a name, the one
-with the longest first text counts, wherever it stands in the list. `shapes` holds each name that your module wants, with its shape.
+Write `rename_keys(state, rules, shapes)`. `rules` is a list of pairs of beginnings. Where several rules apply
+to a name, the one with the longest first text counts, wherever it stands in the list. `shapes` holds each name
+that your module wants, with its shape.
 
 Raise a `ValueError` that names what is wrong:
 
@@ -217,12 +222,12 @@ untouched(rename_keys, {"a.w": torch.arange(3.0), "a.b.w": torch.arange(4.0)}, [
 r"""
 ### Which of your layers is which of theirs?
 
-The names in your `FCOSHead` were fixed in lesson 13. Those in your `TopDown` and the other heads were yours to choose, so no table
-can list them. They can be found out. We make **two small twins**, one of your class and one of torchvision's, and ask of each
-parameter: what is its shape, and which outputs depend on it? In a pyramid, the lateral convolution of the coarsest level
-reaches all outputs, that of the finest level only one. In a head, one tower reaches the classes, the other the
-boxes. Four convolutions of one tower remain alike; those are taken in their order. In the end the twins must give the
-same numbers.
+The names in your `FCOSHead` were fixed in lesson 13. Those in your `TopDown` and the other heads were yours to
+choose, so no table can list them. They can be found out. We make **two small twins**, one of your class and one
+of torchvision's, and ask of each parameter: what is its shape, and which outputs depend on it? In a pyramid,
+the lateral convolution of the coarsest level reaches all outputs, that of the finest level only one. In a head,
+one tower reaches the classes, the other the boxes. Four convolutions of one tower remain alike; those are taken
+in their order. In the end the twins must give the same numbers.
 """
 
 # %% tags=["detectors"]
@@ -287,18 +292,21 @@ r"""
 Our scenes were all of one size. Photographs are not. torchvision's detectors
 
 1. subtract a mean and divide by a deviation (of ImageNet, for each colour),
-2. **resize** so that the shorter side has 800 pixels, but the longer one at most 1,333 (SSD300: to 300×300, whatever the shape),
+2. **resize** so that the shorter side has 800 pixels, but the longer one at most 1,333 (SSD300: to 300×300,
+   whatever the shape),
 3. **pad** with zeros, right and below, to a common size that is a multiple of 32.
 
-What the network reports are boxes of the *resized* image. Whoever shows or hands in boxes needs those of the original. Padding
-stands at the right and below, so it moves nothing. The two sides have factors of their own: sizes are whole numbers, so 333×500
-pixels become 800×1,201, by factors of 2.4024 and 2.4020; and SSD300 squeezes each side as it needs.
+What the network reports are boxes of the *resized* image. Whoever shows or hands in boxes needs those of the
+original. Padding stands at the right and below, so it moves nothing. The two sides have factors of their own:
+sizes are whole numbers, so 333×500 pixels become 800×1,201, by factors of 2.4024 and 2.4020; and SSD300
+squeezes each side as it needs.
 
 ### Exercise: `to_original`
 
 *About 5 minutes, easy.*
 
-Write `to_original(boxes, network_size, image_size)`. Both sizes are (width, height), that of the network without the padding.
+Write `to_original(boxes, network_size, image_size)`. Both sizes are (width, height), that of the network
+without the padding.
 
 <details><summary>Hint</summary>
 x is multiplied by the quotient of the widths, y by that of the heights.
@@ -371,7 +379,8 @@ def prepare(images, shorter, longer, mean, std, fixed=None, multiple=32):
 
 # %% [markdown]
 r"""
-Two images of different shapes in one batch. The grey frame is the padding; the boxes are where they should be in both pictures.
+Two images of different shapes in one batch. The grey frame is the padding; the boxes are where they should be
+in both pictures.
 """
 
 # %%
@@ -401,10 +410,10 @@ The same idea in two places, with four differences:
 | order in a cell | size by size, ratios inside | ratio by ratio, sizes inside |
 | corners | as they come | rounded to whole numbers |
 
-The step matters more than it seems. An image of 1,088×800 pixels has 17×13 cells on $P_6$, whose stride is 64. But
-1,088 // 17 = 64 and 800 // 13 = **61**. On $P_7$ there are 9×7 cells, 120 and 114 pixels apart instead of 128. A detector
-that was trained with these steps has learnt to correct them. In the figure, the further down and right, the further your locations and torchvision's lie
-apart.
+The step matters more than it seems. An image of 1,088×800 pixels has 17×13 cells on $P_6$, whose stride is 64.
+But 1,088 // 17 = 64 and 800 // 13 = **61**. On $P_7$ there are 9×7 cells, 120 and 114 pixels apart instead of
+128. A detector that was trained with these steps has learnt to correct them. In the figure, the further down
+and right, the further your locations and torchvision's lie apart.
 """
 
 # %%
@@ -419,19 +428,21 @@ with plot.figure(alt, width=6, height=4.4) as ax:
 
 # %% [markdown]
 r"""
-Rounding on paper: size 32, height / width = 0.5. The width is $32 / \sqrt{0.5} = 45.25$ and the height $32 \cdot \sqrt{0.5} = 22.63$, so
-the anchor reaches from (−22.63, −11.31) to (22.63, 11.31), rounded (−23, −11) to (23, 11): 46×22 pixels. Halves
-go to the even number: 50.5 becomes 50. That is what `torch.round` does.
+Rounding on paper: size 32, height / width = 0.5. The width is $32 / \sqrt{0.5} = 45.25$ and the height $32
+\cdot \sqrt{0.5} = 22.63$, so the anchor reaches from (−22.63, −11.31) to (22.63, 11.31), rounded (−23, −11) to
+(23, 11): 46×22 pixels. Halves go to the even number: 50.5 becomes 50. That is what `torch.round` does.
 
 ### Exercise: `library_anchors`
 
 *About 20 minutes, medium.*
 
-Write `library_anchors(cell, grid, padded)`. `cell` holds the anchors of one cell as you have them, size by size, as `[S, R, 4]`,
-around (0, 0), not rounded. (The caller has taken care of the ratio: it asks your `cell_anchors` for 1 / ratio.)
+Write `library_anchors(cell, grid, padded)`. `cell` holds the anchors of one cell as you have them, size by
+size, as `[S, R, 4]`, around (0, 0), not rounded. (The caller has taken care of the ratio: it asks your
+`cell_anchors` for 1 / ratio.)
 
 * Round the cell's anchors.
-* Lay them at the locations $(x \cdot s_x, y \cdot s_y)$ with the steps $s_x$ = width // columns and $s_y$ = height // rows.
+* Lay them at the locations $(x \cdot s_x, y \cdot s_y)$ with the steps $s_x$ = width // columns and $s_y$ =
+  height // rows.
 * Order: row by row, in a row cell by cell; in a cell ratio by ratio, for each of them size by size.
 
 <details><summary>Hint</summary>
@@ -499,8 +510,8 @@ same(library_anchors(torch.zeros(0, 2, 4), (2, 3), (9, 10)), torch.zeros(0, 4), 
 r"""
 ## Equal to the last bit
 
-Floating-point numbers are rounded after each operation, so $(x_1 + x_2)/2$ and $x_1 + (x_2 - x_1)/2$, the same number on paper,
-often differ in the last binary digit, and so do $d / 10$ and $d \cdot 0.1$:
+Floating-point numbers are rounded after each operation, so $(x_1 + x_2)/2$ and $x_1 + (x_2 - x_1)/2$, the same
+number on paper, often differ in the last binary digit, and so do $d / 10$ and $d \cdot 0.1$:
 """
 
 # %%
@@ -510,11 +521,12 @@ print(f"the same tenth:  {(d / 10 == d * 0.1).item()}")
 
 # %% [markdown]
 r"""
-A hundred-thousandth of a pixel, who cares? Whoever ports a detector. "Nearly equal" is a matter of taste: an error of a thousandth
-may be rounding, or a forgotten half pixel in a corner case. **Equal bit by bit** is a yes or a no, and with it *all* of the
-code is right, for these inputs. So we take torchvision's order of operations.
+A hundred-thousandth of a pixel, who cares? Whoever ports a detector. "Nearly equal" is a matter of taste: an
+error of a thousandth may be rounding, or a forgotten half pixel in a corner case. **Equal bit by bit** is a yes
+or a no, and with it *all* of the code is right, for these inputs. So we take torchvision's order of operations.
 
-With the weights $w = (w_x, w_y, w_w, w_h)$, one over our stds, the box of an anchor with the corner $(x_1, y_1)$ and size $(a_w, a_h)$ has
+With the weights $w = (w_x, w_y, w_w, w_h)$, one over our stds, the box of an anchor with the corner $(x_1,
+y_1)$ and size $(a_w, a_h)$ has
 
 $$c_x = \frac{d_x}{w_x} a_w + (x_1 + 0.5\, a_w), \qquad h_x = 0.5 \left( \exp\left(\min\left(\frac{d_w}{w_w}, \ln \frac{1000}{16}\right)\right) a_w \right), \qquad (c_x - h_x,\; c_x + h_x)$$
 
@@ -524,8 +536,9 @@ for x, and the same for y.
 
 *About 15 minutes, easy; mind the order.*
 
-Write `library_decode(deltas, anchors, weights)`: `decode_boxes`, with the operations in the order of the formula. The checks compare
-**every bit** where all sizes stay (`dw = dh = 0`); elsewhere a millionth is allowed, since exp may differ between machines.
+Write `library_decode(deltas, anchors, weights)`: `decode_boxes`, with the operations in the order of the
+formula. The checks compare **every bit** where all sizes stay (`dw = dh = 0`); elsewhere a millionth is
+allowed, since exp may differ between machines.
 
 <details><summary>Hint</summary>
 Divide by the weights, do not multiply by their inverse. Only a sum's or a product's two sides may be exchanged.
@@ -595,14 +608,16 @@ same(library_decode(torch.zeros(0, 4), torch.zeros(0, 4), (1.0, 1.0, 1.0, 1.0)),
 r"""
 ## Picking the best
 
-All four detectors end alike: candidates over a threshold, the best of each level, clipped to the image, NMS within each class, the
-best of all. Two of torchvision's habits must be copied:
+All four detectors end alike: candidates over a threshold, the best of each level, clipped to the image, NMS
+within each class, the best of all. Two of torchvision's habits must be copied:
 
-- **NMS for all classes at once.** Up to 1,000 boxes, torchvision moves each class to a place of its own, far from the others, and
-  calls NMS once. That is quick, but large coordinates have fewer digits left: two boxes whose IoU lies at the threshold may be judged
-  otherwise than in place. Above 1,000 it goes class by class, as your `batched_nms` does.
-- **Labels.** SSD and Faster R-CNN have a background class, number 0, in their softmax. FCOS and RetinaNet have none, yet
-  torchvision gives them 91 columns and calls a column by its number. Column 0 was never taught anything.
+- **NMS for all classes at once.** Up to 1,000 boxes, torchvision moves each class to a place of its own, far
+  from the others, and calls NMS once. That is quick, but large coordinates have fewer digits left: two boxes
+  whose IoU lies at the threshold may be judged otherwise than in place. Above 1,000 it goes class by class, as
+  your `batched_nms` does.
+- **Labels.** SSD and Faster R-CNN have a background class, number 0, in their softmax. FCOS and RetinaNet have
+  none, yet torchvision gives them 91 columns and calls a column by its number. Column 0 was never taught
+  anything.
 """
 
 # %% tags=["detectors"]
@@ -635,8 +650,9 @@ def suppress(boxes, scores, groups, iou_threshold, nms):
 
 # %% [markdown]
 r"""
-Your `nms` walks over tensors in Python, and each small step of PyTorch costs some microseconds. Here is a form with the same answers in a tenth of
-the time: one matrix of your `box_iou`, then the walk over its rows in NumPy. Overlaps are compared in double precision, as C++ does.
+Your `nms` walks over tensors in Python, and each small step of PyTorch costs some microseconds. Here is a form
+with the same answers in a tenth of the time: one matrix of your `box_iou`, then the walk over its rows in
+NumPy. Overlaps are compared in double precision, as C++ does.
 """
 
 # %% tags=["detectors"]
@@ -664,8 +680,8 @@ print(f"the same boxes are kept in 20 crowds of 200: {all(agree)}")
 
 # %% [markdown]
 r"""
-What all four share: images in, detections out, weights by `load`. Since 2022 some names in torchvision's files have changed; `load` knows both
-spellings, so every rule is given twice.
+What all four share: images in, detections out, weights by `load`. Since 2022 some names in torchvision's files
+have changed; `load` knows both spellings, so every rule is given twice.
 """
 
 # %% tags=["detectors"]
@@ -732,13 +748,14 @@ class Detector(nn.Module):
 r"""
 ## ResNet-50 and the pyramid
 
-Three of the four look through ResNet-50 and your `TopDown`. The trunk itself is torchvision's; it is no subject of this
-course. One thing about it matters: its batch norms are **frozen**. They neither learn nor count, and compute $x \cdot s + b$ with
-$s = w / \sqrt{v + \varepsilon}$ and $b$ prepared beforehand. `nn.BatchNorm2d` gives the same on paper, and other last bits. The files
-were trained with different $\varepsilon$: $10^{-5}$ for FCOS, 0 for the older two.
+Three of the four look through ResNet-50 and your `TopDown`. The trunk itself is torchvision's; it is no subject
+of this course. One thing about it matters: its batch norms are **frozen**. They neither learn nor count, and
+compute $x \cdot s + b$ with $s = w / \sqrt{v + \varepsilon}$ and $b$ prepared beforehand. `nn.BatchNorm2d`
+gives the same on paper, and other last bits. The files were trained with different $\varepsilon$: $10^{-5}$ for
+FCOS, 0 for the older two.
 
-FCOS and RetinaNet add $P_6$ and $P_7$, each a 3×3 convolution of stride 2. Faster R-CNN starts at $P_2$ and adds a $P_6$ that is $P_5$ with every
-second cell left out.
+FCOS and RetinaNet add $P_6$ and $P_7$, each a 3×3 convolution of stride 2. Faster R-CNN starts at $P_2$ and
+adds a $P_6$ that is $P_5$ with every second cell left out.
 """
 
 # %% tags=["detectors"]
@@ -814,8 +831,8 @@ class FiveLevels(WithPyramid):
 r"""
 ## FCOS
 
-Your `locations` with stride 1 count the cells; times the step they are torchvision's points. Your `FCOSHead` gives its layers, and
-torchvision's choices take the place of the slides':
+Your `locations` with stride 1 count the cells; times the step they are torchvision's points. Your `FCOSHead`
+gives its layers, and torchvision's choices take the place of the slides':
 
 | | the slides | torchvision |
 | --- | --- | --- |
@@ -873,8 +890,8 @@ class FCOS(FiveLevels):
 r"""
 ## RetinaNet
 
-Nine anchors a cell: sides of 32 pixels on $P_3$ to 512 on $P_7$, times $1$, $2^{1/3}$ and $2^{2/3}$, cut to whole numbers, with three ratios.
-The deltas have weights of 1.
+Nine anchors a cell: sides of 32 pixels on $P_3$ to 512 on $P_7$, times $1$, $2^{1/3}$ and $2^{2/3}$, cut to
+whole numbers, with three ratios. The deltas have weights of 1.
 """
 
 # %% tags=["detectors"]
@@ -914,17 +931,19 @@ def anchors_of_level(sides, feature, batch):
 r"""
 ## Faster R-CNN
 
-Your `RPNHead` looks at five levels. Of each level the best 1,000 anchors become regions, NMS goes over each level by itself, and the best 1,000
-of all are pooled. Your `propose` knew one level; here the same steps stand for several.
+Your `RPNHead` looks at five levels. Of each level the best 1,000 anchors become regions, NMS goes over each
+level by itself, and the best 1,000 of all are pooled. Your `propose` knew one level; here the same steps stand
+for several.
 
 Three differences in the second stage:
 
-- torchvision's head has 1,024 hidden numbers, and a box for background too, which is never used. Your `FastRCNNHead` had its own size, so
-  the weights need this one.
-- Its RoIAlign is the older form, **not aligned**: the centre of the first cell is 0.5, not 0, so it looks half a cell further right and down
-  than yours, and a region under one cell counts as one cell. Your `assign_level` chooses the level.
-- The pooling is summed in C++, in its own order. For equal bits we call torchvision's `roi_align`. Yours gives the same up to rounding, if the regions are moved
-  by half a cell, and it can take part: `pool_yours`.
+- torchvision's head has 1,024 hidden numbers, and a box for background too, which is never used. Your
+  `FastRCNNHead` had its own size, so the weights need this one.
+- Its RoIAlign is the older form, **not aligned**: the centre of the first cell is 0.5, not 0, so it looks half
+  a cell further right and down than yours, and a region under one cell counts as one cell. Your `assign_level`
+  chooses the level.
+- The pooling is summed in C++, in its own order. For equal bits we call torchvision's `roi_align`. Yours gives
+  the same up to rounding, if the regions are moved by half a cell, and it can take part: `pool_yours`.
 """
 
 # %% tags=["detectors"]
@@ -1021,12 +1040,13 @@ class FasterRCNN(WithPyramid):
 r"""
 ## SSD300
 
-VGG-16 up to conv4_3, whose map is normalised and scaled; its fully connected layers as convolutions; four more blocks down to a single cell. Your
-`SSDHead` reads the six maps.
+VGG-16 up to conv4_3, whose map is normalised and scaled; its fully connected layers as convolutions; four more
+blocks down to a single cell. Your `SSDHead` reads the six maps.
 
-Its 8,732 anchors differ from your `ssd_anchors`. The scales are a list (0.07, 0.15, 0.33, ..., and **1.05** for the last level's extra anchor), not
-a line; each level has its own ratios; the extra anchor comes second; a ratio $a$ brings $1/a$ with it; sizes are clipped to the image, and
-the locations of a level lie 8, 16, 32, 64, 100 or 300 pixels apart, so 38 cells of 8 pixels reach beyond the image's 300.
+Its 8,732 anchors differ from your `ssd_anchors`. The scales are a list (0.07, 0.15, 0.33, ..., and **1.05** for
+the last level's extra anchor), not a line; each level has its own ratios; the extra anchor comes second; a
+ratio $a$ brings $1/a$ with it; sizes are clipped to the image, and the locations of a level lie 8, 16, 32, 64,
+100 or 300 pixels apart, so 38 cells of 8 pixels reach beyond the image's 300.
 """
 
 # %% tags=["detectors"]
@@ -1116,9 +1136,10 @@ class SSD300(Detector):
 r"""
 ## The proof
 
-torchvision's own detector beside yours, on the same weights and the same two images of different shapes. The official files hold
-over a hundred megabytes each, and proof needs no good detector, only one whose answers depend on every weight. So torchvision's constructor gets
-**random numbers** where it would load a file. The sizes of the numbers are chosen so that many detections come out; we compare hundreds.
+torchvision's own detector beside yours, on the same weights and the same two images of different shapes. The
+official files hold over a hundred megabytes each, and proof needs no good detector, only one whose answers
+depend on every weight. So torchvision's constructor gets **random numbers** where it would load a file. The
+sizes of the numbers are chosen so that many detections come out; we compare hundreds.
 """
 
 # %% tags=["detectors"]
@@ -1196,10 +1217,12 @@ for kind in DETECTORS:
 
 # %% [markdown]
 r"""
-If a line says False, your own functions still may be right: one that computes in another order (say `nms` on float64) gives other last bits. Compare
-how far the boxes lie apart: `(found[0]["boxes"] - expected[0]["boxes"]).abs().max()`.
+If a line says False, your own functions still may be right: one that computes in another order (say `nms` on
+float64) gives other last bits. Compare how far the boxes lie apart: `(found[0]["boxes"] -
+expected[0]["boxes"]).abs().max()`.
 
-And with your own pooling? RoIAlign in plain PyTorch adds in another order than C++, so we ask for closeness, not for bits.
+And with your own pooling? RoIAlign in plain PyTorch adds in another order than C++, so we ask for closeness,
+not for bits.
 """
 
 # %%
@@ -1228,17 +1251,19 @@ A time is easily measured wrong. Four rules:
 
 - **Warm up.** The first calls prepare things (memory, choice of algorithms); nobody waits for them twice.
 - **Median, not mean.** One hiccup of the machine spoils a mean; the median shrugs.
-- **Synchronise.** A GPU works while Python goes on. A clock that is read right after the call measures how fast orders are *given*. Wait for the
-  device before each reading of the clock, also before the first: else work from before is counted.
+- **Synchronise.** A GPU works while Python goes on. A clock that is read right after the call measures how fast
+  orders are *given*. Wait for the device before each reading of the clock, also before the first: else work
+  from before is counted.
 - **Say what is measured**: image size, batch size, device, threads, with or without NMS.
 
 ### Exercise: `images_per_second`
 
 *About 15 minutes, medium.*
 
-Write `images_per_second(detect, images, clock, synchronize=None, warm_up=2, repeats=5)`. The clock is an argument, so that the checks can
-bring a pretended one: `clock()` gives seconds. `synchronize()` waits for the device; `None` says that there is nothing to wait for. Call
-`detect(images)` `warm_up` times, then measure it `repeats` times, each on its own. The result is the number of images divided by the median.
+Write `images_per_second(detect, images, clock, synchronize=None, warm_up=2, repeats=5)`. The clock is an
+argument, so that the checks can bring a pretended one: `clock()` gives seconds. `synchronize()` waits for the
+device; `None` says that there is nothing to wait for. Call `detect(images)` `warm_up` times, then measure it
+`repeats` times, each on its own. The result is the number of images divided by the median.
 
 <details><summary>Hint</summary>
 <code>statistics.median</code>. Synchronise, read the clock, detect, synchronise, read the clock.
@@ -1322,8 +1347,8 @@ same(four, torch.zeros(4, 3, 2, 2), "the images stay as they are")
 
 # %% [markdown]
 r"""
-Now your detectors beside torchvision's: pairs of calls, one of each in turn, so that a busy machine slows both. `quick` lets NMS be done by
-`quick_nms`.
+Now your detectors beside torchvision's: pairs of calls, one of each in turn, so that a busy machine slows both.
+`quick` lets NMS be done by `quick_nms`.
 """
 
 # %%
@@ -1347,17 +1372,17 @@ plot.table([[kind, fast, theirs, ratio]], ["", "yours, images/s", "torchvision's
 
 # %% [markdown]
 r"""
-Nearly all the time goes into the same convolutions, so the ratio is close to 1. At full size, 800 pixels, there are ten times as many
-of them, and the rest matters even less.
+Nearly all the time goes into the same convolutions, so the ratio is close to 1. At full size, 800 pixels, there
+are ten times as many of them, and the rest matters even less.
 
 ## Your package
 
-Until now the detectors live in notebooks. One command writes them as a **package**: a folder of readable Python files, a module for each
-lesson, with your code as you wrote it and the imports and helpers that it needs. Where a function of yours does not pass yet, the
-library's is imported, and the package says so. Put your name in.
+Until now the detectors live in notebooks. One command writes them as a **package**: a folder of readable Python
+files, a module for each lesson, with your code as you wrote it and the imports and helpers that it needs. Where
+a function of yours does not pass yet, the library's is imported, and the package says so. Put your name in.
 
-Run it again whenever you have improved something: it replaces its own files. If you have edited one of them by hand, nothing is written, and you
-are told.
+Run it again whenever you have improved something: it replaces its own files. If you have edited one of them by
+hand, nothing is written, and you are told.
 """
 
 # %% tags=["detectors"]
@@ -1395,8 +1420,8 @@ package = write_package("ada_detectors", "Ada", offered)
 
 # %% [markdown]
 r"""
-Does it work without the notebook? A fresh Python, in the folder where the package lies, imports it, loads the same weights, and looks at the
-same images. Nothing of this notebook is there.
+Does it work without the notebook? A fresh Python, in the folder where the package lies, imports it, loads the
+same weights, and looks at the same images. Nothing of this notebook is there.
 """
 
 # %%
@@ -1430,9 +1455,10 @@ with tempfile.TemporaryDirectory() as folder, torch.no_grad():
 r"""
 ## With the official weights
 
-Now the real thing: torchvision's weights, trained on 118,000 photographs with 80 classes, in *your* detector. Each file is between 120 and
-160 MB. Set `DOWNLOAD = True`, and perhaps `PHOTO` to a photograph of your own. On the photograph of an astronaut (NASA, public domain, from
-scikit-image) it should find a person, and perhaps a tie or a model rocket that it takes for something else.
+Now the real thing: torchvision's weights, trained on 118,000 photographs with 80 classes, in *your* detector.
+Each file is between 120 and 160 MB. Set `DOWNLOAD = True`, and perhaps `PHOTO` to a photograph of your own. On
+the photograph of an astronaut (NASA, public domain, from scikit-image) it should find a person, and perhaps a
+tie or a model rocket that it takes for something else.
 """
 
 # %% tags=["nbval-ignore-output"]
@@ -1471,9 +1497,10 @@ show_official(DETECTORS.get("FCOS", RetinaNet))
 
 # %% [markdown]
 r"""
-What was published for these weights, in percent AP on COCO val2017 (torchvision's documentation): FCOS 39.2, Faster R-CNN 37.0, RetinaNet 36.4,
-SSD300 25.1. Your detectors give the same detections, so they have the same AP. With 5,000 photographs (1 GB) and some hours of a CPU, or minutes of
-a GPU, you can see it for yourself. The command says what it needs, and goes on where it was interrupted:
+What was published for these weights, in percent AP on COCO val2017 (torchvision's documentation): FCOS 39.2,
+Faster R-CNN 37.0, RetinaNet 36.4, SSD300 25.1. Your detectors give the same detections, so they have the same
+AP. With 5,000 photographs (1 GB) and some hours of a CPU, or minutes of a GPU, you can see it for yourself. The
+command says what it needs, and goes on where it was interrupted:
 
 ```
 coursekit coco --detect ada_detectors:coco_fcos --folder coco
@@ -1481,9 +1508,10 @@ coursekit coco --detect ada_detectors:coco_fcos --folder coco
 
 ## Head to head
 
-Now *trained* detectors, the same five that you have built in the lessons, on the blood cells of lesson 5 (BCCD, Shenggan/BCCD_Dataset, MIT
-licence): the same trunk (MobileNetV2 with ImageNet's weights), 256×192 pixels, the same 150 steps of 16 images, the same rates. Training images 205,
-test images 72; red cells, white cells, platelets.
+Now *trained* detectors, the same five that you have built in the lessons, on the blood cells of lesson 5 (BCCD,
+Shenggan/BCCD_Dataset, MIT licence): the same trunk (MobileNetV2 with ImageNet's weights), 256×192 pixels, the
+same 100 steps of 16 images, the same rates. Training images 205, test images 72; red cells, white cells,
+platelets.
 
 `names_of` runs the cells of an earlier lesson that define its detector, with your functions in them.
 """
@@ -1534,7 +1562,7 @@ def detector_and_loss(form):
     return names[kind](pretrained_trunk(), 3, BLOOD), names["loss"]
 
 
-def experiment(form, seed, steps=150):
+def experiment(form, seed, steps=100):
     """Train one detector on blood cells, and score it: AP, AP by size, parameters in millions, images per second."""
     torch.manual_seed(seed)
     train, test = (real("bccd", split, size=BLOOD, download=True) for split in ("train", "test"))
@@ -1542,16 +1570,19 @@ def experiment(form, seed, steps=150):
     trunk = "backbone.trunk" if form == "Faster R-CNN" else "backbone"
     fit(model, loss, train, steps=steps, batch_size=16, peak_rate=4e-3, slower={trunk: 0.1}, seed=seed, progress=False)
     scores = evaluate(model.detect, test, batch_size=16, small=24, large=56)
-    image = next(test.batches(1))[0]
+    image = next(test.to(next(model.parameters()).device).batches(1))[0]
+    # on a CPU the time that the process has used, which other programs do not change; on a GPU the clock on the wall
+    clock, wait = (time.perf_counter, torch.cuda.synchronize) if image.is_cuda else (time.process_time, None)
     with torch.no_grad():
-        speed = images_per_second(model.detect, image, time.perf_counter, repeats=15)
+        speed = images_per_second(model.detect, image, clock, wait, repeats=15)
     values = {"AP": scores.AP, "AP50": scores.AP50, "APs": scores.APs, "APm": scores.APm, "APl": scores.APl}
     return {**values, "parameters": sum(p.numel() for p in model.parameters()) / 1e6, "images per second": speed}
 
 # %% [markdown]
 r"""
-Ten trainings take a while, so they were made beforehand, with the functions of the reference solution, by the command that the table names. Small
-objects (platelets) are under 24 pixels, large ones (white cells) over 56. After ± stands the standard deviation over the seeds.
+Ten trainings take a while, so they were made beforehand, with the functions of the reference solution, by the
+command that the table names. Small objects (platelets) are under 24 pixels, large ones (white cells) over 56.
+After ± stands the standard deviation over the seeds.
 """
 
 # %%
@@ -1562,7 +1593,7 @@ comparison.table(["parameters", "images per second"], digits=1)
 
 # %% [markdown]
 r"""
-READ_IT
+RESULTS-TEXT
 
 You can run any of them with your own functions: take the `#` away and wait two or three minutes.
 """
@@ -1574,26 +1605,30 @@ You can run any of them with your own functions: take the `#` away and wait two 
 r"""
 ### Question: the report
 
-Write a short report (ten to fifteen sentences) for someone who wants to buy one of these detectors. Two uses: (a) a laboratory counts cells on
-thousands of images over night, and a person looks at whatever is doubtful; (b) a camera warns at once, on a small computer, of large
-objects on its way. Which detector for which use? Argue with numbers from the tables, AP by size and speed among them. Say what the
-tables can *not* tell: how sure the differences are, what would change with other data, more training, another machine. End with the one
-measurement that you would make next, and why.
+Write a short report (ten to fifteen sentences) for someone who wants to buy one of these detectors. Two uses:
+(a) a laboratory counts cells on thousands of images over night, and a person looks at whatever is doubtful; (b)
+a camera warns at once, on a small computer, of large objects on its way. Which detector for which use? Argue
+with numbers from the tables, AP by size and speed among them. Say what the tables can *not* tell: how sure the
+differences are, what would change with other data, more training, another machine. End with the one measurement
+that you would make next, and why.
 """
 
 # %% written="the_report" points=4
 r"""
-For the laboratory accuracy counts and time hardly does: even the slowest detector needs a fraction of a second for an image, so some ten
-thousand images a night. So I take the row with the highest AP, and because a person looks at doubtful cases, a ranking of scores that can be trusted:
-AP judges just that. If platelets are to be counted too, APs decides, and there all five are weak; I would not promise to count
-platelets with any of them. For the camera only large objects matter, so APl is the column to read, not AP, and the detectors lie closer
-together there. Among those whose APl is equal within their spread, I take the fastest; parameters hardly differ, as the trunk holds most of
-them, so memory decides nothing. What the tables cannot tell: there are two seeds, and differences smaller than about twice the spread may
-be luck; the 72 test images are themselves a small sample, which the ± does not show; all of them come from one microscope. 150 steps are short,
-and detectors with focal loss start slowly, so with ten times the training their order may change; thresholds and anchors were chosen for
-other images. The speeds hold for one thread of one machine with one image at a time, NMS in Python included; on a GPU, or in batches, the
-order may be another. Next I would measure the two best candidates for each use with five times the steps and three seeds, since training
-length is what favours some of the five most, and costs only time. (Full marks: a choice for each use from the fitting column; the spread taken
+For the laboratory accuracy counts and time hardly does: even the slowest detector needs a fraction of a second
+for an image, so some ten thousand images a night. So I take the row with the highest AP, and because a person
+looks at doubtful cases, a ranking of scores that can be trusted: AP judges just that. If platelets are to be
+counted too, APs decides, and there all five are weak; I would not promise to count platelets with any of them.
+For the camera only large objects matter, so APl is the column to read, not AP, and the detectors lie closer
+together there. Among those whose APl is equal within their spread, I take the fastest; parameters hardly
+differ, as the trunk holds most of them, so memory decides nothing. What the tables cannot tell: there are two
+seeds, and differences smaller than about twice the spread may be luck; the 72 test images are themselves a
+small sample, which the ± does not show; all of them come from one microscope. 100 steps are short, and
+detectors with focal loss start slowly, so with ten times the training their order may change; thresholds and
+anchors were chosen for other images. The speeds hold for one thread of one machine with one image at a time,
+NMS in Python included; on a GPU, or in batches, the order may be another. Next I would measure the two best
+candidates for each use with five times the steps and three seeds, since training length is what favours some of
+the five most, and costs only time. (Full marks: a choice for each use from the fitting column; the spread taken
 seriously; at least two things that the tables do not tell; a next measurement with a reason.)
 """
 
@@ -1605,16 +1640,17 @@ Detections are compared in one form everywhere, **COCO's results**: a JSON list 
 
 `{"image_id": 17, "category_id": 3, "bbox": [x, y, width, height], "score": 0.91}`
 
-Here two conventions bite. The box is the upper left corner *and the size*. And a category is not a label: COCO numbers its 80 classes from 1
-to 90, with gaps, so label 3 of a detector that knows `("cat", "dog", "zebra")` is category 24. torchvision's labels happen to be COCO's
-numbers already.
+Here two conventions bite. The box is the upper left corner *and the size*. And a category is not a label: COCO
+numbers its 80 classes from 1 to 90, with gaps, so label 3 of a detector that knows `("cat", "dog", "zebra")` is
+category 24. torchvision's labels happen to be COCO's numbers already.
 
 ### Exercise: `coco_results`
 
 *About 15 minutes, easy.*
 
-Write `coco_results(detections, image_ids, category_ids)`. `category_ids` is a dict from label to category. Keep the order: image by image, in
-an image as they come. Only plain numbers, so that `json.dump` can write them: a tensor is none.
+Write `coco_results(detections, image_ids, category_ids)`. `category_ids` is a dict from label to category. Keep
+the order: image by image, in an image as they come. Only plain numbers, so that `json.dump` can write them: a
+tensor is none.
 
 <details><summary>Hint</summary>
 <code>boxes.tolist()</code> gives lists of Python's floats.
@@ -1689,15 +1725,17 @@ same([one["image_id"] for one in twins], [8, 8], "the same image twice")
 r"""
 ## The challenge
 
-Two hundred pictures like our scenes, of six classes, whose truth you do not have. Train a detector, of any of the lessons, find what is in them,
-and hand in `detections.json` beside this notebook. It is scored by pycocotools, AP from IoU 0.50 to 0.95: an AP of **0.05** or
-less earns nothing, **0.30** or more earns all ten points, between them in proportion. If the file is malformed, you get a message that says what is wrong, and
+Two hundred pictures like our scenes, of six classes, whose truth you do not have. Train a detector, of any of
+the lessons, find what is in them, and hand in `detections.json` beside this notebook. It is scored by
+pycocotools, AP from IoU 0.50 to 0.95: an AP of **0.05** or less earns nothing, **0.30** or more earns all ten
+points, between them in proportion. If the file is malformed, you get a message that says what is wrong, and
 nothing for this part; the rest of the lesson is not touched.
 
 Where there is no challenge (you found this course by yourself), the pictures are for practice and earn nothing.
 
-Below, SSD of lesson 5 is trained for 400 steps, about half a minute. You can do better: more steps (1,000 take two minutes or so), another detector, a
-finer level for small objects. You know your AP beforehand: that of `scenes("val")` is about the same. Do not tune on it for too long, or it will flatter you.
+Below, SSD of lesson 5 is trained for 400 steps, about half a minute. You can do better: more steps (1,000 take
+two minutes or so), another detector, a finer level for small objects. You know your AP beforehand: that of
+`scenes("val")` is about the same. Do not tune on it for too long, or it will flatter you.
 """
 
 # %%
@@ -1748,22 +1786,27 @@ with plot.figure(alt, width=9, height=4.6) as ax:
 r"""
 ### Question: where it fails
 
-Choose the detector that you have handed in. Look at its errors on `scenes("val")`, whose truth you have, and sort at least twenty of them into kinds: missed
-objects, boxes in the wrong place, wrong names, doubles, background taken for an object. Give the counts, and say which objects are concerned (size, class, hidden
-by others). Which single change would mend the most frequent kind, and which lesson does it come from? (Eight to twelve sentences.)
+Choose the detector that you have handed in. Look at its errors on `scenes("val")`, whose truth you have, and
+sort at least twenty of them into kinds: missed objects, boxes in the wrong place, wrong names, doubles,
+background taken for an object. Give the counts, and say which objects are concerned (size, class, hidden by
+others). Which single change would mend the most frequent kind, and which lesson does it come from? (Eight to
+twelve sentences.)
 """
 
 # %% written="failure_analysis" points=4
 r"""
-I took the first images of the validation scenes, kept detections over 0.4, and matched them with the truth at an IoU of 0.5, as in lesson 7. Of the
-first thirty errors nineteen were missed objects, six had the wrong name on a box in the right place, three lay in the right place but overlapped by less than 0.5,
-two were distractors taken for shapes, and there was no double, as NMS at 0.5 removes them. Of the missed objects most were under 16 pixels, and half
-of the others were partly hidden by a larger shape. The wrong names were pairs that look alike when small, such as disk and
-ring. So size is the common cause: the finest map has a stride of 8, where an object of 14 pixels covers less than two cells, and its
-features know little of what coarser maps have seen. The change that would mend most is a pyramid (lesson 10) with one level more, of stride 4; in the numbers measured
-for this course FCOS gained about six points of AP by it. It costs time, about twice as much. More training would
-help names more than it helps misses. Lowering the threshold is no mending: it trades misses for false alarms, and AP, which looks at all thresholds, stays. (Full
-marks: counts of at least four kinds from at least twenty errors; which objects; one change with a reason that fits the most frequent kind.)
+I took the first images of the validation scenes, kept detections over 0.4, and matched them with the truth at
+an IoU of 0.5, as in lesson 7. Of the first thirty errors nineteen were missed objects, six had the wrong name
+on a box in the right place, three lay in the right place but overlapped by less than 0.5, two were distractors
+taken for shapes, and there was no double, as NMS at 0.5 removes them. Of the missed objects most were under 16
+pixels, and half of the others were partly hidden by a larger shape. The wrong names were pairs that look alike
+when small, such as disk and ring. So size is the common cause: the finest map has a stride of 8, where an
+object of 14 pixels covers less than two cells, and its features know little of what coarser maps have seen. The
+change that would mend most is a pyramid (lesson 10) with one level more, of stride 4; in the numbers measured
+for this course FCOS gained about six points of AP by it. It costs time, about twice as much. More training
+would help names more than it helps misses. Lowering the threshold is no mending: it trades misses for false
+alarms, and AP, which looks at all thresholds, stays. (Full marks: counts of at least four kinds from at least
+twenty errors; which objects; one change with a reason that fits the most frequent kind.)
 """
 
 # %% [markdown]
@@ -1771,12 +1814,13 @@ r"""
 ## What we built
 
 - Four detectors of your own parts, with torchvision's weights and torchvision's answers, to the last bit.
-- `rename_keys`, `library_anchors`, `library_decode`, `to_original`: what it takes to move weights from one code to another.
+- `rename_keys`, `library_anchors`, `library_decode`, `to_original`: what it takes to move weights from one code
+  to another.
 - `images_per_second` and `coco_results`: how detectors are timed and compared.
 - A package with your name on it that runs anywhere.
 
-That is the course. You have written every step from a box on paper to a detector that finds things in photographs, and you know of each
-number where it comes from.
+That is the course. You have written every step from a box on paper to a detector that finds things in
+photographs, and you know of each number where it comes from.
 
 ### Further reading
 
@@ -1784,10 +1828,11 @@ number where it comes from.
   ([arXiv:1611.10012](https://arxiv.org/abs/1611.10012)): head to head as it should be done.
 - Hoiem, Chodpathumwan, Dai, "Diagnosing Error in Object Detectors", ECCV 2012; Bolya et al., "TIDE", ECCV 2020
   ([arXiv:2008.08115](https://arxiv.org/abs/2008.08115)): kinds of errors, and what each costs.
-- Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020 ([arXiv:2005.12872](https://arxiv.org/abs/2005.12872)): no
-  anchors, no locations, no NMS. You will recognise the rest.
-- torchvision's detection models, [their source](https://github.com/pytorch/vision/tree/main/torchvision/models/detection): you can
-  read it now.
+- Carion et al., "End-to-End Object Detection with Transformers", ECCV 2020
+  ([arXiv:2005.12872](https://arxiv.org/abs/2005.12872)): no anchors, no locations, no NMS. You will recognise
+  the rest.
+- torchvision's detection models, [their
+  source](https://github.com/pytorch/vision/tree/main/torchvision/models/detection): you can read it now.
 
 ### What others call it
 
