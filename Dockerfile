@@ -3,8 +3,8 @@
 #   docker build -t autograder .
 #   docker run --rm --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined -v "$PWD:/class" autograder
 #
-# grades /class/submitted and writes marks.csv, report.html and the rest to /class, the folder you are in. (PowerShell:
-# "${PWD}:/class".) Another command goes behind the name: `... autograder doctor` says what is isolated in there.
+# grades /class/submitted, detections by /class/truth, and writes marks.csv, report.html and the rest to /class, the folder
+# you are in. (PowerShell: "${PWD}:/class".) Another command goes behind the name: `... autograder doctor` says what is isolated in there.
 #
 # What the options are for: each student process gets namespaces of its own inside the container: files, processes,
 # network, users. Making them takes the capability SYS_ADMIN, and Docker's seccomp and AppArmor profiles refuse it even
@@ -31,4 +31,4 @@ RUN pip install --no-cache-dir --no-deps -e /course && chmod -R a+rX /course
 ENV OMP_NUM_THREADS=1
 WORKDIR /class
 ENTRYPOINT ["autograder"]
-CMD ["grade", "--submitted", "/class/submitted", "--output", "/class"]
+CMD ["grade", "--submitted", "/class/submitted", "--output", "/class", "--truth", "/class/truth"]

@@ -224,7 +224,7 @@ def judge(content, trouble, truth, ramp):
         mark = challenge.mark(AP, points, ramp["zero"], ramp["full"])
         message = (
             f"AP {AP:.3f} (AP50 {found['AP50']:.3f}) of {found['detections']:,} detections in {found['pictures']} pictures. "
-            f"{ramp['zero']:.2f} or less earns nothing, {ramp['full']:.2f} or more all {points:g} points."
+            f"An AP of {ramp['zero']:.2f} or less earns nothing, {ramp['full']:.2f} or more all {points:g} points."
         )
     return {"name": ramp["name"], "score": mark, "message": message, "AP": AP, "seconds": round(time.monotonic() - began, 3)}
 

@@ -123,6 +123,7 @@ def _experiment_options(parser):
     parser.add_argument("lesson", metavar="LESSON", help="such as 05_ssd")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED", help="default: 0 1 2")
     parser.add_argument("--forms", nargs="+", metavar="FORM", help="only these; all unless given")
+    parser.add_argument("--part", metavar="NAME", help="the experiment of cells tagged experiment-NAME, such as bug")
 
 
 def _curves_options(parser):

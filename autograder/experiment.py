@@ -5,6 +5,9 @@ A lesson that has one tags cells `experiment`. Together with the setup and exerc
     FORMS                      # names of what is compared
     experiment(form, seed)     # one run -> dict of str: float
 
+A lesson can have more of them: cells tagged `experiment-NAME` define NAME_FORMS and NAME_experiment (NAME in capitals in
+the former), may use what the cells tagged `experiment` define, and have a file of their own, `NN_topic_NAME.json`.
+
 A run that stands in the file already is not run again, so the command can be stopped at any time and goes on where it
 was. A run made by other cells than today's does not count.
 """
@@ -24,13 +27,15 @@ from .lessons import ROOT, LessonError, read_cells, sources
 RESULTS = ROOT / "coursekit" / "results"
 
 
-def run_experiment(lesson, seeds, forms=None, *, root=ROOT, folder=None):
+def run_experiment(lesson, seeds, forms=None, *, part=None, root=ROOT, folder=None):
     """Run what is missing of a lesson's experiment; a line for each run.
 
     Args:
         lesson (str): such as "05_ssd".
         seeds (list of int): of the runs of each form.
         forms (list of str, optional): some of the lesson's `FORMS`; all unless given.
+        part (str, optional): which experiment, of cells tagged `experiment-PART`; that of cells tagged `experiment`
+            unless given.
         folder (path, optional): where the file goes; `coursekit/results`.
 
     Raises:
@@ -39,13 +44,14 @@ def run_experiment(lesson, seeds, forms=None, *, root=ROOT, folder=None):
     paths = {path.parent.name: path for path in sources(root)}
     if lesson not in paths:
         raise LessonError(f"no lesson {lesson!r} in {Path(root) / 'solutions'}; there are {', '.join(paths)}")
-    file = Path(folder or RESULTS) / f"{lesson}.json"
-    code, digest = experiment_cells(paths[lesson])
+    file = Path(folder or RESULTS) / f"{lesson}{f'_{part}' if part else ''}.json"
+    code, digest = experiment_cells(paths[lesson], part)
     namespace = {"__name__": "experiment"}
     with contextlib.chdir(paths[lesson].parent):  # where `earlier` looks for the lessons beside this one
         for number, source in enumerate(code, 1):
             exec(compile(source, f"{lesson}, cell {number} of its experiment", "exec"), namespace)
-    known = list(namespace["FORMS"])
+    known = list(namespace[f"{part.upper()}_FORMS" if part else "FORMS"])
+    experiment = namespace[f"{part}_experiment" if part else "experiment"]
     unknown = [form for form in forms or () if form not in known]
     if unknown:
         raise LessonError(f"{lesson} has no form {unknown[0]!r}; its forms are {', '.join(map(repr, known))}")
@@ -56,7 +62,7 @@ def run_experiment(lesson, seeds, forms=None, *, root=ROOT, folder=None):
                 print(f"{form}, seed {seed}: is there already", flush=True)
                 continue
             started = time.monotonic()
-            values = {name: round(float(value), 5) for name, value in namespace["experiment"](form, seed).items()}
+            values = {name: round(float(value), 5) for name, value in experiment(form, seed).items()}
             run = {
                 "form": form,
                 "seed": seed,
@@ -69,22 +75,22 @@ def run_experiment(lesson, seeds, forms=None, *, root=ROOT, folder=None):
             # read again: another process may have written meanwhile
             runs = [*finished(file, digest), run]
             runs.sort(key=lambda run: (known.index(run["form"]), run["seed"]))
-            write(file, lesson, runs)
+            write(file, lesson, part, runs)
             print(f"{form}, seed {seed}: {values} in {run['seconds']:.0f} s", flush=True)
 
 
-def experiment_cells(path):
+def experiment_cells(path, part=None):
     """The sources of the cells to run, in order, and a digest of those that are the experiment itself."""
-    sources, own = [], []
+    sources, own, tag = [], [], f"experiment-{part}" if part else "experiment"
     for cell in read_cells(path):
         meta = cell.metadata.get("nbgrader", {})
-        tagged = "experiment" in cell.metadata.get("tags", ())
-        if cell.cell_type != "code" or not (tagged or (meta and not meta["grade"])):
+        tags = cell.metadata.get("tags", ())
+        if cell.cell_type != "code" or not ({"experiment", tag} & set(tags) or (meta and not meta["grade"])):
             continue
         sources.append(cell.source)
-        own += [cell.source] * tagged
+        own += [cell.source] * (tag in tags)
     if not own:
-        raise LessonError(f"{path} has no cell tagged `experiment`")
+        raise LessonError(f"{path} has no cell tagged `{tag}`")
     return sources, hashlib.sha256("\n\n".join(own).encode()).hexdigest()[:12]
 
 
@@ -95,10 +101,10 @@ def finished(file, digest):
     return [run for run in json.loads(file.read_text(encoding="utf-8"))["runs"] if run["code"] == digest]
 
 
-def write(file, lesson, runs):
+def write(file, lesson, part, runs):
     """The file, whole at any moment, a line for each run."""
     seeds = " ".join(str(seed) for seed in sorted({run["seed"] for run in runs}))
-    command = f"autograder experiment {lesson} --seeds {seeds}"
+    command = f"autograder experiment {lesson} {f'--part {part} ' if part else ''}--seeds {seeds}"
     lines = ",\n  ".join(json.dumps(run) for run in runs)
     text = f'{{\n "lesson": "{lesson}",\n "command": "{command}",\n "runs": [\n  {lines}\n ]\n}}\n'
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +137,7 @@ def processor():
 def main(options):
     """The command: 0, or 2 and what is wrong."""
     try:
-        run_experiment(options.lesson, options.seeds, options.forms)
+        run_experiment(options.lesson, options.seeds, options.forms, part=options.part)
     except LessonError as error:
         print(f"autograder: {error}", file=sys.stderr)
         return 2

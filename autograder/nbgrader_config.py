@@ -1,5 +1,6 @@
 """nbgrader's settings for this course: run nbgrader from this folder, such as `nbgrader generate_assignment 01_boxes`."""
 
+import sys
 from pathlib import Path
 
 c = get_config()  # noqa: F821 (nbgrader gives it)
@@ -12,8 +13,8 @@ c.CourseDirectory.release_directory = "course"
 c.CourseDirectory.ignore = [
     ".ipynb_checkpoints", "__pycache__", "*.pyc", ".DS_Store", "*.py", "*.json", "*.po", "*.safetensors", "*.part", "ada_detectors",
 ]
-# But a file of detections that was handed in is wanted.
-c.CollectApp.CourseDirectory.ignore = [name for name in c.CourseDirectory.ignore if name != "*.json"]
+if sys.argv[1:2] == ["collect"]:  # files of detections are handed in
+    c.CourseDirectory.ignore.remove("*.json")
 # A student's cell may train for a while; a hand-in's cells run without training (coursekit.training).
 c.ExecutePreprocessor.timeout = 120
 c.ExecutePreprocessor.shutdown_kernel = "immediate"

@@ -67,6 +67,15 @@ SPLIT = "zip(image_scores.split(counts), image_boxes.split(counts))"
 KEPT = "kept = batched_nms(boxes, scores, labels, iou_threshold)[:top_k]"
 FOUND = 'found.append({"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]})'
 
+REGION_ONLY = "inside = torch.cat([points - upper_left, lower_right - points], -1).amin(-1) > 0"
+REGION = REGION_ONLY + "  # [P, M]"
+OBJECT = "ltrb = torch.cat([points - boxes[:, :2], boxes[:, 2:] - points], -1)  # [P, M, 4], to the object's own sides"
+UPPER = "upper_left = torch.maximum(boxes[:, :2], middle - reach[..., None])"
+LOWER = "lower_right = torch.minimum(boxes[:, 2:], middle + reach[..., None])"
+LARGEST = "largest = ltrb.amax(-1)"
+AREA_OF = "area = (boxes[:, 2:] - boxes[:, :2]).prod(1).expand(len(points), -1).masked_fill(~mine, math.inf)"
+RESULT = "return torch.where(positive, labels[best], 0), torch.where(positive[:, None], ltrb[rows, best], 0.0)"
+
 MISTAKES = {
     "locations": [
         Mistake("the corner of the cell", "these are the upper left corners of the cells: half a stride is missing in x and y "
@@ -592,4 +601,74 @@ MISTAKES = {
         Mistake("fails on a level without candidates", "an image or level without a candidate ends in an error",
                 edits=((SORTED, SORTED + "\n            scores[0]"),)),
     ],  # fmt: skip
+    "repaired_targets": [
+        Mistake(
+            "not repaired",
+            "these are the values of the colleague's function: the distances are those to the region around the middle, "
+            "not to the object's sides",
+            edits=((REGION, "ltrb = torch.cat([points - upper_left, lower_right - points], -1)"), (OBJECT, "inside = ltrb.amin(-1) > 0")),
+        ),
+        Mistake(
+            "the level by the region",
+            "what is learnt is right, but the level is still chosen by the distances to the region around the middle",
+            edits=((REGION, "around = torch.cat([points - upper_left, lower_right - points], -1)\n    inside = around.amin(-1) > 0"),
+                   (LARGEST, "largest = around.amax(-1)")),
+        ),
+        Mistake(
+            "the region is learnt",
+            "the level is right, but what is learnt are still the distances to the region around the middle",
+            edits=((REGION, "around = torch.cat([points - upper_left, lower_right - points], -1)\n    inside = around.amin(-1) > 0"),
+                   (RESULT, RESULT.replace("ltrb[rows", "around[rows"))),
+        ),
+        Mistake(
+            "no centre sampling",
+            "every location inside of the box counts, those far from its middle too",
+            edits=((REGION_ONLY, "inside = True"), ("(low <= largest)", "(ltrb.amin(-1) > 0) & (low <= largest)")),
+        ),
+        Mistake(
+            "the region leaves the box",
+            "locations near the middle count though they lie outside of the box: their distances are negative",
+            edits=((UPPER, "upper_left = middle - reach[..., None]"), (LOWER, "lower_right = middle + reach[..., None]")),
+        ),
+        Mistake(
+            "radius in pixels",
+            "radius counts in strides of the level; here it counted in pixels",
+            edits=(("radius * each(strides)", "radius * each([1] * len(strides))"),),
+        ),
+        Mistake(
+            "strides from coarse to fine",
+            "the strides were taken in the reverse order: the first belongs to the first level",
+            edits=(("radius * each(strides)", "radius * each(strides[::-1])"),),
+        ),
+        Mistake(
+            "a radius of its own",
+            "radius was not used: the region is 1.5 strides whatever the argument says",
+            edits=(("radius * each(strides)", "1.5 * each(strides)"),),
+        ),
+        Mistake(
+            "largest box wins",
+            "of two objects the location took the larger one",
+            edits=((AREA_OF, AREA_OF.replace("math.inf", "-math.inf")), ("area.argmin(1)", "area.argmax(1)")),
+        ),
+        Mistake(
+            "smallest distance in the range",
+            "the smallest distance was held against the range: the largest one decides the level",
+            edits=((LARGEST, "largest = ltrb.amin(-1)"),),
+        ),
+        Mistake(
+            "on the rim counts",
+            "a location at exactly the radius, or on a side of the box, counted: both are outside",
+            edits=((".amin(-1) > 0", ".amin(-1) >= 0"),),
+        ),
+        Mistake(
+            "lesson 12's order",
+            "the distances come as top, left, bottom, right: here it is left, top, right, bottom",
+            edits=((RESULT, RESULT.replace("ltrb[rows, best]", "ltrb[rows, best][:, [1, 0, 3, 2]]")),),
+        ),
+        Mistake(
+            "distances of background",
+            "background has distances: it has four zeros",
+            edits=((RESULT, "return torch.where(positive, labels[best], 0), ltrb[rows, best]"),),
+        ),
+    ],
 }

@@ -26,6 +26,10 @@ LOOP = """rows, labels = [], []
         rows, labels = torch.cat(rows), torch.cat(labels)
 """
 
+CORNER = 'corner = target["boxes"].new_tensor([left, top])'
+SCALE = 'scale = target["boxes"].new_tensor([size[1] / width, size[0] / height])'
+MOVED = 'boxes = target["boxes"] * scale.repeat(2) + corner.repeat(2)'
+
 MISTAKES = {
     "SSDHead": [
         Mistake(
@@ -506,5 +510,69 @@ MISTAKES = {
             edits=(("    return detections", "    return {key: torch.cat([one[key] for one in detections]) "
                     'for key in ("boxes", "scores", "labels")}'),),
         ),  # fmt: skip
+    ],
+    "repaired_batch": [
+        Mistake(
+            "not repaired",
+            "these are the values of the colleague's function: the boxes still go elsewhere than the picture where a "
+            "frame's left and top differ",
+            edits=((CORNER, CORNER.replace("[left, top]", "[top, left]")),),
+        ),
+        Mistake(
+            "scale in the order of rows and columns",
+            "boxes shrink across by what the picture shrinks down: the two differ where a frame has another shape than "
+            "the image",
+            edits=((SCALE, SCALE.replace("size[1] / width, size[0] / height", "size[0] / height, size[1] / width")),),
+        ),
+        Mistake(
+            "corner shrunk too",
+            "boxes are moved first and shrunk then, so the move shrinks too: they come too near to the upper left",
+            edits=((MOVED, 'boxes = (target["boxes"] + corner.repeat(2)) * scale.repeat(2)'),),
+        ),
+        Mistake(
+            "not moved",
+            "boxes shrink but stay at the upper left of the canvas, wherever the picture lies",
+            edits=((MOVED, 'boxes = target["boxes"] * scale.repeat(2)'),),
+        ),
+        Mistake(
+            "not shrunk",
+            "boxes are moved but keep their size, though the picture has become smaller",
+            edits=((MOVED, 'boxes = target["boxes"] + corner.repeat(2)'),),
+        ),
+        Mistake(
+            "left for both",
+            "boxes move down by as much as they move to the right",
+            edits=((CORNER, CORNER.replace("[left, top]", "[left, left]")),),
+        ),
+        Mistake(
+            "top for both",
+            "boxes move to the right by as much as they move down",
+            edits=((CORNER, CORNER.replace("[left, top]", "[top, top]")),),
+        ),
+        Mistake(
+            "one corner moved",
+            "only the upper left corner of each box is moved, the lower right one is not: boxes change their size",
+            edits=((MOVED, 'boxes = target["boxes"] * scale.repeat(2) + torch.cat([corner, 0 * corner])'),),
+        ),
+        Mistake(
+            "from the frame's other corner",
+            "boxes are counted from the frame's lower right corner, the picture from its upper left",
+            edits=((CORNER, CORNER.replace("[left, top]", "[right, bottom]")),),
+        ),
+        Mistake(
+            "boxes changed in place",
+            "the boxes that came in have other values after the call: the next batch would shrink them again",
+            edits=((MOVED, 'boxes = target["boxes"].mul_(scale.repeat(2)).add_(corner.repeat(2))'),),
+        ),
+        Mistake(
+            "black canvas",
+            "around the picture it is black (0), expected grey (0.5)",
+            edits=(("torch.full_like(images, 0.5)", "torch.zeros_like(images)"),),
+        ),
+        Mistake(
+            "the old pictures",
+            "the boxes are zoomed out, but the pictures that come back are the old ones",
+            edits=(("return canvases, torch.stack(labels)", "return images, torch.stack(labels)"),),
+        ),
     ],
 }

@@ -65,17 +65,19 @@ class Results:
         return f"{len(self.runs)} runs, seeds {', '.join(map(str, seeds))}; {when}; {machines}; made by `{self.command}`"
 
 
-def load(lesson, folder=FOLDER):
+def load(lesson, folder=FOLDER, *, part=None):
     """The committed results of a lesson.
 
     Args:
         lesson (str): such as "05_ssd".
+        part (str, optional): which of its experiments, such as "bug": `NN_topic_bug.json`.
 
     Raises:
         FileNotFoundError: if there are none; says which command makes them.
     """
-    path = Path(folder) / f"{lesson}.json"
+    path = Path(folder) / f"{lesson}{f'_{part}' if part else ''}.json"
     if not path.exists():
-        raise FileNotFoundError(f"no results in {path}: `autograder experiment {lesson}` makes them")
+        command = f"autograder experiment {lesson}{f' --part {part}' if part else ''}"
+        raise FileNotFoundError(f"no results in {path}: `{command}` makes them")
     content = json.loads(path.read_text(encoding="utf-8"))
     return Results(content["lesson"], content["command"], content["runs"])

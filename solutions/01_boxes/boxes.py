@@ -1102,6 +1102,40 @@ print(words, "->", labels.tolist())
 
 # %% [markdown]
 r"""
+## 6. Images of your own
+
+You need no other program to annotate. The cell below shows two scenes in an annotator, with the boxes that they have.
+Draw a box by dragging over the image, choose its class above. Drag a box to move it, or take a corner; with the keys:
+Tab chooses a box, the arrow keys move it, with Shift they move its lower right corner. `save` writes both kinds of
+file beside the images. For photographs of yours, make a folder `my_images`, put them in, and write
+`Annotator("my_images", ("cup", "plate"))` with your own classes.
+"""
+
+# %%
+from coursekit.data import coco
+from coursekit.widgets import Annotator
+
+folder = tempfile.TemporaryDirectory()  # is gone when the notebook ends; a folder of yours stays
+via.write(data.subset([6, 0]), folder.name)
+tool = Annotator(folder.name, data.classes)
+tool
+
+# %% [markdown]
+r"""
+Change something, and read it back: the VIA project by your function, the COCO file by the course's. COCO has
+`x, y, w, h`, as the table of box orders says, and both hold the same boxes.
+"""
+
+# %%
+project_file, coco_file = tool.save()
+print("written:", project_file.name, "and", coco_file.name)
+mine = parse_via(json.loads(project_file.read_text(encoding="utf-8")))
+for record in coco.read(coco_file):
+    boxes, words = mine[record.image.name]
+    print(record.image.name, words, "the same in both:", words == record.names and torch.allclose(boxes, record.boxes))
+
+# %% [markdown]
+r"""
 ## What we have built
 
 - `xyxy_to_cxcywh`, `cxcywh_to_xyxy`: lesson 3 predicts centres and sizes with them;

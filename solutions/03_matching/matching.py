@@ -2,8 +2,8 @@
 r"""
 # 3 · Matching
 
-A person annotated three objects. Lesson 2 laid 1,360 anchors over the image. A network gives an answer at
-*every* one of them, so in training every one needs the right answer: "nothing here", or "a star, and its box
+A person annotated three objects. With the functions of lesson 2 we lay 1,360 anchors over the image, four in each
+cell of four grids. A network gives an answer at *every* one of them, so in training every one needs the right answer: "nothing here", or "a star, and its box
 lies a little to the left of me". Nobody annotates 1,360 anchors. In this lesson we compute their answers from
 the few boxes.
 
@@ -121,7 +121,7 @@ $$A_{j(gt)} = \underset{j}{\max}\; \text{IoU}(B_i, A_j)$$
 
 (The slides write the maximum; what we want is the $j$ at which it is reached, an arg max.) That anchor is
 *forced*: it answers for the object, however small the IoU is. Here object 0 gets anchor 2, and
-object 1 gets anchor 3, with an IoU of only 0.38. So every object has an anchor: for $N$ objects $N$
+object 1 gets anchor 3, with an IoU of only 0.38. So every object has an anchor: for $M$ objects $M$
 **positive** anchors.
 
 **Second chance.** The other anchors are looked at once more. One whose IoU with some object is *more* than a

@@ -843,6 +843,20 @@ same(soft_nms(boxes, scores, 0.001, 0.0)[1][:2], [0.9, 0.6],
 
 # %% [markdown]
 r"""
+Watch both at work, one pick at a time. Two horses (boxes 0 and 1), one in front of the other, each with an echo (2 and
+3), and something apart (4 and 5). Step through NMS, then choose Soft-NMS and step again. From which threshold on does
+NMS keep the second horse, and up to which does it still remove both echoes? What does Soft-NMS make of boxes 1 and 3?
+"""
+
+# %%
+from coursekit.widgets import explore_nms
+
+horses = torch.tensor([[20.0, 30, 80, 100], [32, 25, 92, 95], [22, 34, 84, 104], [30, 20, 90, 90],
+                       [94, 70, 124, 118], [92, 76, 122, 122]])  # fmt: skip
+explore_nms(nms, horses, torch.tensor([0.95, 0.8, 0.7, 0.65, 0.6, 0.35]), soft_nms=soft_nms)
+
+# %% [markdown]
+r"""
 Like NMS, Soft-NMS works within a class. The next cell wraps yours, and shows what scores over 0.2 after either, on
 the three of sixty scenes where Soft-NMS helps most. Above, shapes that stand close to another have lost their box
 (green without orange). Below they are back, with lower scores, and so are some echoes.

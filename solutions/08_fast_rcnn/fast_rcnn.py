@@ -1023,6 +1023,18 @@ print("differs from torchvision's by less than 0.0001:", bool((roi_align(*region
 
 # %% [markdown]
 r"""
+Drag the region over the map, and choose a bin. The dots mark the cells that the bin reads; with RoIAlign a larger dot
+weighs more. The values of the cells are written in them. Move the region by one pixel at a time: which of the two
+answers changes? Then make the region smaller than one cell: how many cells does a bin of RoIPool read?
+"""
+
+# %%
+from coursekit.widgets import explore_roi
+
+explore_roi(roi_pool, roi_align)
+
+# %% [markdown]
+r"""
 ### What rounding does
 
 Push a box of 40×40 pixels to the right, pixel by pixel, over a smooth map of stride 16, and look at one bin. RoIPool's

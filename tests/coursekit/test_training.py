@@ -588,9 +588,17 @@ def test_the_loss_gets_float32_even_where_the_model_runs_in_bfloat16():
         assert model(torch.zeros(1, 3, 8, 8))["pair"][0].dtype == torch.bfloat16, "the hook must be gone"
 
 
-@pytest.mark.parametrize("channels, expected", [(8, torch.contiguous_format), (16, torch.channels_last)])
-def test_narrow_strided_shortcuts_are_kept_out_of_channels_last_on_a_cpu(channels, expected):
-    model = nn.Conv2d(channels, 16, 1, stride=2)
+@pytest.mark.parametrize(
+    "model, expected",
+    [
+        (nn.Conv2d(8, 16, 1, stride=2), torch.contiguous_format),
+        (nn.Conv2d(16, 16, 1, stride=2), torch.channels_last),
+        (nn.Sequential(nn.Conv2d(16, 16, 3), nn.GroupNorm(4, 16)), torch.contiguous_format),
+        (nn.Sequential(nn.Conv2d(16, 16, 3), nn.BatchNorm2d(16)), torch.channels_last),
+    ],
+    ids=["narrow shortcut", "wide shortcut", "group norm", "batch norm"],
+)
+def test_narrow_strided_shortcuts_and_group_norms_are_kept_out_of_channels_last_on_a_cpu(model, expected):
     assert training.memory_format(model, torch.device("cpu")) == expected
     assert training.memory_format(model, torch.device("cuda")) == torch.channels_last
 

@@ -1,6 +1,8 @@
 """coursekit coco: resumes exactly, says what it needs, and agrees with pycocotools; on five pictures."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from coursekit import cli, val2017
 from coursekit.data import download
 from coursekit.data.download import DownloadError
 
+REAL = Path(os.environ.get("COURSEKIT_DATA", "nowhere")) / "metrics" / "coco_val2014_fakebbox100"
 SIZES = [(40, 30), (30, 40), (50, 20), (64, 64), (33, 21)]
 PACKAGE = '''
 import pathlib, torch
@@ -88,6 +91,14 @@ def test_ap_is_that_of_coco_and_stands_beside_the_published_one(coco, capsys):
     assert 0.2 < AP < 0.9 and len(entries) == 10
     assert f"box AP {100 * AP:.1f} on 5 photographs; published for RetinaNet_ResNet50_FPN_Weights.COCO_V1: 36.4" in told
     assert "Average Precision  (AP) @[ IoU=0.50:0.95 | area=   all | maxDets=100 ]" in told and "of all 5,000" in told
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no metrics/coco_val2014_fakebbox100 in COURSEKIT_DATA")
+def test_table_has_cocos_documented_scores(capsys):
+    truth = json.loads((REAL / "gt_100images_bboxarea.json").read_text())
+    results = json.loads((REAL / "instances_val2014_fakebbox100_results.json").read_text())
+    assert val2017.table(truth, results) == pytest.approx(0.503647, abs=1e-6)
+    assert "area= large | maxDets=100 ] = 0.554" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("detector, AP", [("fcos", 39.2), ("retinanet", 36.4), ("faster_rcnn", 37.0), ("ssd300", 25.1)])

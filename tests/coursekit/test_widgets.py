@@ -240,6 +240,36 @@ def test_annotations_are_saved_for_via_and_coco_and_load_again(photos):
     assert [target["labels"].tolist() for target in data.targets] == [[1], [2, 1], []]
 
 
+def test_what_was_annotated_saved_and_loaded_is_trained_on(tmp_path):
+    """Annotate, save, load, and some steps of `fit`, as lesson 05 says."""
+    from PIL import Image
+
+    from coursekit.training import fit
+
+    for i, place in enumerate(([4, 4], [20, 9], [11, 30], [25, 22])):
+        picture = Image.new("RGB", (64, 48), "navy")
+        picture.paste("gold", (*place, place[0] + 16, place[1] + 12))
+        picture.save(tmp_path / f"{i}.png")
+    tool = Annotator(tmp_path, ("cup", "plate"))
+    for x, y in ([4, 4], [20, 9], [11, 30], [25, 22]):
+        tool.add([x, y, x + 16, y + 12], "plate")
+        tool.go(1)
+    project, annotations = tool.save()
+    data = load(via.read(project), tool.classes, (32, 24))
+    assert [target["boxes"].tolist() for target in data.targets[:2]] == [[[2, 2, 10, 8]], [[10, 4.5, 18, 10.5]]]
+    assert all(torch.equal(a["boxes"], b["boxes"]) for a, b in
+               zip(data.targets, load(coco.read(annotations), tool.classes, (32, 24)).targets))  # fmt: skip
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, stride=8), torch.nn.Flatten(), torch.nn.LazyLinear(4))
+    model(torch.zeros(1, 3, 24, 32))
+
+    def loss(model, images, targets):
+        wanted = torch.cat([target["boxes"][:1] for target in targets]) / 32
+        return {"box": (model(images) - wanted).abs().mean()}
+
+    history = fit(model, loss, data, steps=40, batch_size=4, flip=False, peak_rate=3e-2, progress=False)
+    assert history.total[-1] < 0.5 * history.total[0]
+
+
 def test_what_was_annotated_in_via_is_where_the_annotator_begins(photos):
     shape = {"name": "polygon", "all_points_x": [3, 12, 5], "all_points_y": [4, 9, 18]}
     regions = [{"shape_attributes": shape, "region_attributes": {"kind": "cup"}}]

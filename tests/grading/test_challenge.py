@@ -14,7 +14,7 @@ import torch
 from autograder import challenge, collect, handin
 from autograder.cli import main
 from autograder.grade import grade
-from autograder.lessons import LessonError, read_cells
+from autograder.lessons import ROOT, LessonError, read_cells
 from coursekit import challenge as students
 
 from .conftest import LESSON, Graded, automatic_marks, changed, hand_in, make_class, shared
@@ -36,7 +36,8 @@ def course(tmp_path_factory):
     root = tmp_path_factory.mktemp("course")
     folder = root / "solutions" / "01_small"
     folder.mkdir(parents=True)
-    (folder / "small.py").write_text((LESSON + CELL).lstrip(), encoding="utf-8")
+    before, after = LESSON.split('# %% exercise="box_iou"')  # among the exercises: none is disturbed
+    (folder / "small.py").write_text(f'{before.lstrip()}{CELL.lstrip()}\n# %% exercise="box_iou"{after}', encoding="utf-8")
     assert main(["challenge", "--seed", "5", "--count", "12", "--course", str(root)]) == 0
     return root
 
@@ -367,6 +368,15 @@ def test_cell_is_released_locked_and_scores_nothing_in_plain_nbgrader(small, mon
     monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
     with pytest.raises(RuntimeError, match="autograder grade"):
         exec(cell.source, {})
+
+
+@pytest.mark.parametrize("command, released", [("collect", False), ("generate_assignment", True), ("release_assignment", True)])
+def test_nbgrader_collects_the_file_and_releases_none(monkeypatch, command, released):
+    from traitlets.config import PyFileConfigLoader
+
+    monkeypatch.setattr("sys.argv", ["nbgrader", command, "14_your_detector", "--update"])
+    config = PyFileConfigLoader("nbgrader_config.py", path=str(ROOT / "autograder")).load_config()
+    assert ("*.json" in config.CourseDirectory.ignore) == released and "*.py" in config.CourseDirectory.ignore
 
 
 CANVAS = {"doejane_501_9001_small.ipynb": "doejane_501", "doejane_501_9002_detections.json": "doejane_501"}

@@ -21,7 +21,7 @@ from .warm import programs
 DOCS = "autograder/docs"
 # In the order in which they are typed: as the index leads, README and CONTRIBUTING where they fit.
 PAGES = ["autograder/README.md", f"{DOCS}/start.md", "docs/labs.md", f"{DOCS}/collect.md", "README.md",
-         *(f"{DOCS}/{name}.md" for name in ("grade", "marks", "feedback", "export", "regrade", "gradescope", "cluster", "language", "plan")),
+         *(f"{DOCS}/{name}.md" for name in ("grade", "marks", "feedback", "export", "regrade", "gradescope", "cluster", "language", "plan", "challenge")),
          "CONTRIBUTING.md", f"{DOCS}/lessons.md"]  # fmt: skip
 # Blocks that cannot be typed here. Another one is a change of this table, so that nobody hides a command in one.
 NOT_RUN = {"README.md": 1, "CONTRIBUTING.md": 2, f"{DOCS}/start.md": 1, f"{DOCS}/marks.md": 1, f"{DOCS}/gradescope.md": 2,
@@ -211,6 +211,15 @@ def test_unchanged_hand_ins_are_not_graded_again_unless_forced(walked):
     [marks], [regrade] = of_page(printed, "marks.md"), of_page(printed, "regrade.md")
     assert "0 graded, 3 unchanged" in marks
     assert "3 graded, 0 unchanged" in regrade
+
+
+@pytest.mark.slow
+def test_challenge_is_for_students_and_its_truth_is_ignored_by_git(walked):
+    root, printed = walked
+    assert (root / "coursekit/challenge.zip").exists() and (root / "truth/challenge.json").exists()
+    assert "of pictures: commit it" in of_page(printed, "challenge.md")[0]
+    ignored = subprocess.run(["git", "check-ignore", "--no-index", "truth/challenge.json", "coursekit/challenge.zip"], cwd=ROOT, capture_output=True, text=True)
+    assert ignored.stdout.split() == ["truth/challenge.json"]
 
 
 @pytest.mark.slow

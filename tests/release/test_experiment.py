@@ -32,6 +32,12 @@ FORMS = ["small", "large"]
 def experiment(form, seed):
     calls.append(form)
     return {"AP": double(seed) + (10 if form == "large" else 0), "calls": len(calls)}
+
+# %% tags=["experiment-bug"]
+BUG_FORMS = ["repaired"]
+
+def bug_experiment(form, seed):
+    return {"AP": experiment("large", seed)["AP"] / 2}
 '''
 
 
@@ -78,6 +84,19 @@ def test_a_change_outside_of_the_experiment_keeps_the_runs(course):
     assert all(one["values"]["calls"] in (1, 2) for one in run(course, [1]).runs)
 
 
+def test_a_lesson_has_a_second_experiment_in_a_file_of_its_own(course):
+    run(course, [1])
+    run_experiment("05_topic", [1, 2], part="bug", root=course, folder=course / "results")
+    found = results.load("05_topic", course / "results", part="bug")
+    assert found.values("repaired", "AP") == [6, 7]
+    assert found.command == "autograder experiment 05_topic --part bug --seeds 1 2"
+    path = course / "solutions" / "05_topic" / "topic.py"
+    path.write_text(LESSON.replace('["AP"] / 2', '["AP"] / 4'), encoding="utf-8")
+    run_experiment("05_topic", [1], part="bug", root=course, folder=course / "results")
+    assert results.load("05_topic", course / "results", part="bug").values("repaired", "AP") == [3]
+    assert run(course, [1]).values("small", "calls") == [1], "the first experiment's runs still count"
+
+
 @pytest.mark.parametrize(
     "arguments, told",
     [(("06_other", [0]), "06_other"), (("05_topic", [0], ["middle"]), "'small', 'large'")],
@@ -91,6 +110,8 @@ def test_an_unknown_lesson_or_form_is_told(course, arguments, told):
 def test_a_lesson_without_results_says_what_makes_them(tmp_path):
     with pytest.raises(FileNotFoundError, match="autograder experiment 05_topic"):
         results.load("05_topic", tmp_path)
+    with pytest.raises(FileNotFoundError, match="autograder experiment 05_topic --part bug"):
+        results.load("05_topic", tmp_path, part="bug")
 
 
 def test_table_has_mean_and_spread(course):
@@ -100,10 +121,12 @@ def test_table_has_mean_and_spread(course):
 
 @pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
 def test_committed_results_were_made_by_the_lesson_of_today(file):
-    path = next(path for path in sources(ROOT) if path.parent.name == file.stem)
-    _, digest = experiment_cells(path)
-    runs = json.loads(file.read_text(encoding="utf-8"))["runs"]
-    assert runs and {one["code"] for one in runs} == {digest}, f"run `autograder experiment {file.stem}` again"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    path = next(path for path in sources(ROOT) if path.parent.name == content["lesson"])
+    part = file.stem.removeprefix(content["lesson"]).removeprefix("_") or None
+    _, digest = experiment_cells(path, part)
+    runs = content["runs"]
+    assert runs and {one["code"] for one in runs} == {digest}, f"run `{content['command']}` again"
     seeds = {}
     for one in runs:
         seeds.setdefault(one["form"], []).append(one["seed"])

@@ -409,3 +409,60 @@ def fcos_predict__plain_loops(logits, ltrb, center_logits, locations, image_size
             "labels": torch.tensor([label for _, _, label in kept], dtype=torch.int64),
         })  # fmt: skip
     return found
+
+
+def repaired_targets__distance_from_the_middle(locations, boxes, labels, ranges, strides, radius=1.5):
+    names, sides = [], []
+    for xy, low, high, stride in zip(locations, ranges, ranges[1:], strides):
+        name = torch.zeros(len(xy), dtype=torch.int64)
+        side = torch.zeros(len(xy), 4, dtype=xy.dtype)
+        if len(boxes):
+            away = (xy[:, None] - boxes.reshape(-1, 2, 2).mean(1)).abs().amax(-1)  # [P_l, M]
+            l, t = (xy[:, None] - boxes[:, :2]).unbind(-1)
+            r, b = (boxes[:, 2:] - xy[:, None]).unbind(-1)
+            all_four = torch.stack((l, t, r, b), 2)
+            longest = all_four.max(2).values
+            fits = (away < radius * stride) & (all_four > 0).all(2) & (longest >= low) & (longest <= high)
+            for p in range(len(xy)):
+                takers = fits[p].nonzero().flatten().tolist()
+                if takers:
+                    m = min(takers, key=lambda m: (boxes[m, 2] - boxes[m, 0]).item() * (boxes[m, 3] - boxes[m, 1]).item())
+                    name[p], side[p] = labels[m], all_four[p, m]
+        names.append(name)
+        sides.append(side)
+    return torch.cat(names), torch.cat(sides)
+
+
+def repaired_targets__box_over_box(locations, boxes, labels, ranges, strides, radius=1.5):
+    """The largest box writes first, smaller ones over it."""
+    xy = torch.cat(locations)
+    names, sides = torch.zeros(len(xy), dtype=torch.int64), torch.zeros(len(xy), 4, dtype=xy.dtype)
+    level = torch.cat([torch.full((len(part),), i) for i, part in enumerate(locations)])
+    ends, reach = torch.tensor(ranges, dtype=xy.dtype), radius * torch.tensor(strides, dtype=xy.dtype)
+    area = [((b[2] - b[0]) * (b[3] - b[1])).item() for b in boxes]
+    for m in sorted(range(len(boxes)), key=lambda m: (-area[m], -m)):
+        sides_of = torch.cat([xy - boxes[m, :2], boxes[m, 2:] - xy], 1)
+        off = (xy - (boxes[m, :2] + boxes[m, 2:]) / 2).abs().max(1)[0]
+        far = sides_of.amax(1)
+        has = (off < reach[level]) & (sides_of.amin(1) > 0) & (far >= ends[level]) & (far <= ends[level + 1])
+        names[has], sides[has] = labels[m], sides_of[has]
+    return [names, sides]
+
+
+def repaired_targets__by_loops(locations, boxes, labels, ranges, strides, radius=1.5):
+    names, sides = [], []
+    for i, xy in enumerate(locations):
+        for x, y in xy.tolist():
+            candidates = []
+            for m, (x1, y1, x2, y2) in enumerate(boxes.tolist()):
+                if not (x1 < x < x2 and y1 < y < y2):
+                    continue
+                if abs(2 * x - x1 - x2) >= 2 * radius * strides[i] or abs(2 * y - y1 - y2) >= 2 * radius * strides[i]:
+                    continue
+                distances = (x - x1, y - y1, x2 - x, y2 - y)
+                if ranges[i] <= max(distances) <= ranges[i + 1]:
+                    candidates.append(((x2 - x1) * (y2 - y1), m, distances))
+            area, m, distances = min(candidates, default=(0, None, (0.0, 0.0, 0.0, 0.0)))
+            names.append(0 if m is None else int(labels[m]))
+            sides.append(distances)
+    return torch.tensor(names, dtype=torch.int64), torch.tensor(sides, dtype=locations[0].dtype).reshape(-1, 4)

@@ -213,3 +213,89 @@ def retinanet_loss__image_by_image(logits, deltas, labels, target_deltas):
         localisation = localisation + torch.where(u < 1, u**2 / 2, u - 0.5).sum()
         positives += int(rows.sum())
     return classification / max(positives, 1), localisation / max(positives, 1)
+
+
+def moved(deltas, anchors):
+    size = anchors[..., 2:] - anchors[..., :2]
+    centre = anchors[..., :2] + size / 2 + deltas[..., :2] * 0.1 * size
+    size = size * torch.exp((deltas[..., 2:] * 0.2).clamp(max=math.log(1000 / 16)))
+    return torch.cat([centre - size / 2, centre + size / 2], -1)
+
+
+def repaired_predict__all_boxes_first(logits, deltas, anchors, counts, image_size, score_threshold=0.02, candidates=1000,
+                                      iou_threshold=0.5, top_k=100):  # fmt: skip
+    import torchvision
+
+    results = []
+    for said, offsets in zip(logits, deltas):
+        boxes = torchvision.ops.clip_boxes_to_image(moved(offsets, anchors), image_size[::-1])
+        chance = 1 / (1 + torch.exp(-said))
+        masked = torch.where(chance > score_threshold, chance, -1.0)
+        picks, first = [], 0
+        for count in counts:
+            flat = masked[first : first + count].flatten()
+            order = flat.argsort(descending=True)[:candidates]
+            picks.append(order[flat[order] >= 0] + first * said.shape[1])
+            first += count
+        picks = torch.cat(picks)
+        rows, k = picks // max(said.shape[1], 1), picks % max(said.shape[1], 1)
+        scores = chance[rows, k]
+        keep = torchvision.ops.batched_nms(boxes[rows], scores, k, iou_threshold)[:top_k]
+        results.append(dict(labels=k[keep] + 1, scores=scores[keep], boxes=boxes[rows[keep]]))
+    return results
+
+
+def repaired_predict__class_by_class(logits, deltas, anchors, counts, image_size, score_threshold=0.02, candidates=1000,
+                                     iou_threshold=0.5, top_k=100):  # fmt: skip
+    from torchvision.ops import nms
+
+    width, height = image_size
+    starts = [sum(counts[:i]) for i in range(len(counts) + 1)]
+    answers = []
+    for b in range(len(logits)):
+        scores = torch.special.expit(logits[b])
+        x1, y1, x2, y2 = moved(deltas[b], anchors).unbind(-1)
+        boxes = torch.stack([x1.clamp(0, width), y1.clamp(0, height), x2.clamp(0, width), y2.clamp(0, height)], 1)
+        allowed = torch.zeros_like(scores, dtype=torch.bool)
+        for start, stop in zip(starts, starts[1:]):
+            part = scores[start:stop]
+            good = part[part > score_threshold]
+            if len(good):
+                allowed[start:stop] = (part > score_threshold) & (part >= good.sort(descending=True).values[:candidates][-1])
+        found = []
+        for label in range(1, scores.shape[1] + 1):
+            mine = allowed[:, label - 1].nonzero().flatten()
+            for i in mine[nms(boxes[mine], scores[mine, label - 1], iou_threshold)].tolist():
+                found.append((scores[i, label - 1].item(), label, i))
+        found = sorted(found, reverse=True)[:top_k]
+        index = torch.tensor([i for _, _, i in found], dtype=torch.int64)
+        labels = torch.tensor([label for _, label, _ in found], dtype=torch.int64)
+        answers.append({"boxes": boxes[index], "scores": scores[index, labels - 1], "labels": labels})
+    return answers
+
+
+def repaired_predict__heap_and_greedy(logits, deltas, anchors, counts, image_size, score_threshold=0.02, candidates=1000,
+                                      iou_threshold=0.5, top_k=100):  # fmt: skip
+    import heapq
+
+    from torchvision.ops import box_iou
+
+    answers = []
+    for said, offsets in zip(logits.sigmoid(), deltas):
+        boxes = moved(offsets, anchors)
+        boxes = torch.maximum(torch.minimum(boxes, boxes.new_tensor(image_size * 2)), boxes.new_zeros(4))
+        pool, row = [], 0
+        for count in counts:
+            pairs = [(said[n, k].item(), n, k) for n in range(row, row + count) for k in range(said.shape[1])]
+            pool += heapq.nlargest(candidates, [pair for pair in pairs if pair[0] > score_threshold])
+            row += count
+        kept = []
+        for score, n, k in sorted(pool, reverse=True):
+            rivals = [m for _, m, other in kept if other == k]
+            if not rivals or not (box_iou(boxes[n : n + 1], boxes[rivals]) > iou_threshold).any():
+                kept.append((score, n, k))
+        kept = kept[:top_k]
+        rows = torch.tensor([n for _, n, _ in kept], dtype=torch.int64)
+        classes = torch.tensor([k for _, _, k in kept], dtype=torch.int64)
+        answers.append({"boxes": boxes[rows], "scores": said[rows, classes], "labels": classes + 1})
+    return answers

@@ -150,3 +150,59 @@ def ssd_predict__class_by_class_topk(logits, deltas, anchors, image_size, score_
         s, order = s.topk(min(top_k, len(s)))
         results.append({"boxes": b[order], "scores": s, "labels": labels[order]})
     return results
+
+
+def matched(anchors, boxes, labels):
+    from coursekit.standins import STANDINS
+
+    return STANDINS["anchor_targets"](anchors, boxes, labels)
+
+
+def repaired_batch__boxes_by_columns(images, targets, anchors, frames):
+    rows, columns = images.shape[-2:]
+    pictures, kinds, offsets = [], [], []
+    for i, target in enumerate(targets):
+        x, y, right, bottom = (int(side) for side in frames[i])
+        small = torchvision.transforms.functional.resize(images[i], [bottom - y, right - x], antialias=True)
+        pictures.append(nn.functional.pad(small, (x, columns - right, y, rows - bottom), value=0.5))
+        x1, y1, x2, y2 = target["boxes"].unbind(-1)
+        across, down = (right - x) / columns, (bottom - y) / rows
+        moved = torch.stack([x + across * x1, y + down * y1, x + across * x2, y + down * y2], -1)
+        kind, offset = matched(anchors, moved, target["labels"])
+        kinds.append(kind)
+        offsets.append(offset)
+    return [torch.stack(pictures), torch.stack(kinds), torch.stack(offsets)]
+
+
+def repaired_batch__one_affine_map(images, targets, anchors, frames):
+    height, width = images.shape[2:]
+    sides = images.new_tensor([width, height])
+    start, stop = frames[:, :2].to(images), frames[:, 2:].to(images)
+    canvas = images * 0 + 0.5
+    answers = []
+    for b, (u, v, w, z) in enumerate(frames.tolist()):
+        canvas[b, :, v:z, u:w] = nn.functional.interpolate(images[b : b + 1], (z - v, w - u), mode="bilinear", antialias=True)[0]
+        corners = targets[b]["boxes"].reshape(-1, 2, 2)  # x, y of both corners
+        corners = start[b] + corners * ((stop[b] - start[b]) / sides)
+        answers.append(matched(anchors, corners.flatten(1), targets[b]["labels"]))
+    return canvas, *(torch.stack(part) for part in zip(*answers))
+
+
+def repaired_batch__box_by_box(images, targets, anchors, frames):
+    canvases = []
+    labels = torch.zeros(len(images), len(anchors), dtype=torch.int64)
+    deltas = anchors.new_zeros(len(images), len(anchors), 4)
+    for b in range(len(images)):
+        left, top, right, bottom = map(int, frames[b])
+        canvas = torch.full(images[b].shape, 0.5, dtype=images.dtype)
+        canvas[:, top:bottom, left:right] = nn.functional.interpolate(
+            images[b, None], (bottom - top, right - left), mode="bilinear", antialias=True
+        ).squeeze(0)
+        canvases.append(canvas)
+        wide, high = (right - left) / images.shape[3], (bottom - top) / images.shape[2]
+        moved = torch.zeros_like(targets[b]["boxes"])
+        for m, box in enumerate(targets[b]["boxes"]):
+            moved[m, 0::2] = box[0::2] * wide + left
+            moved[m, 1::2] = box[1::2] * high + top
+        labels[b], deltas[b] = matched(anchors, moved, targets[b]["labels"])
+    return torch.stack(canvases), labels, deltas
