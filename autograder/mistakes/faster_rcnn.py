@@ -2,6 +2,8 @@
 
 from . import Mistake
 
+OWN_PAIRS = " * (object_of[:, None] == region_of)"
+
 MISTAKES = {
     "cell_anchors": [
         Mistake(
@@ -815,6 +817,74 @@ MISTAKES = {
             "the RPN in the result is the untrained one: copy the RPN of step 3 into the network",
             edits=(('return train_detector(shared, propose(shared), ["head"], ["backbone"])',
                     'return {**train_detector(shared, propose(shared), ["head"], ["backbone"]), **part(start, "rpn")}'),),
+        ),
+    ],
+    "repaired_regions": [
+        Mistake(
+            "not repaired",
+            "these are the values of the colleague's function: a region also gets objects of other images",
+            edits=((OWN_PAIRS, ""),),
+        ),
+        Mistake(
+            "labels repaired, deltas not",
+            "the labels are right, but the offsets of some regions lead to an object of another image",
+            edits=(("best = iou[:, positive].argmax(0)", "best = box_iou(truth, boxes)[:, positive].argmax(0)"),),
+        ),
+        Mistake(
+            "deltas repaired, labels not",
+            "the offsets lead to the own image's objects, but labels still come from all images",
+            edits=(("label_proposals(iou, names)", "label_proposals(box_iou(truth, boxes), names)"),),
+        ),
+        Mistake(
+            "a neighbour's objects",
+            "the regions of an image are labelled by the objects of the image before it",
+            edits=((OWN_PAIRS, " * ((object_of[:, None] + 1) % len(regions) == region_of)"),),
+        ),
+        Mistake(
+            "the first image's objects",
+            "only the objects of the first image count, for all regions",
+            edits=((OWN_PAIRS, " * (object_of[:, None] == 0)"),),
+        ),
+        Mistake(
+            "other images' objects only",
+            "a region gets objects of other images and none of its own",
+            edits=((OWN_PAIRS, " * (object_of[:, None] != region_of)"),),
+        ),
+        Mistake(
+            "ignored regions kept",
+            "regions that touch nothing have the label -1: here they are background",
+            edits=((".clamp(min=0)  # [R]", ""),),
+        ),
+        Mistake(
+            "offsets the wrong way",
+            "the offsets lead from the object to the region: they lead from the region to its object",
+            edits=(("encode_boxes(truth[best], boxes[positive])", "encode_boxes(boxes[positive], truth[best])"),),
+        ),
+        Mistake(
+            "offsets with the RPN's stds",
+            "the offsets are those of the RPN, with stds of 1: the head's are divided by 0.1 and 0.2",
+            edits=(("encode_boxes(truth[best], boxes[positive])", "encode_boxes(truth[best], boxes[positive], (1.0, 1.0, 1.0, 1.0))"),),
+        ),
+        Mistake(
+            "offsets of background too",
+            "background regions have offsets: they have zeros",
+            edits=(("if positive.any():", "if len(truth):"), ("best = iou[:, positive].argmax(0)", "best = iou.argmax(0)"),
+                   ("deltas[positive] = encode_boxes(truth[best], boxes[positive])", "deltas = encode_boxes(truth[best], boxes)")),
+        ),
+        Mistake(
+            "a threshold of 0.7",
+            "regions with an IoU between 0.5 and 0.7 are background: from 0.5 on they are objects",
+            edits=(("positive = labels > 0", "labels = torch.where(iou.amax(0) < 0.7, 0, labels) if len(iou) else labels\n    positive = labels > 0"),),
+        ),
+        Mistake(
+            "object or not",
+            "all positive regions have the label 1, as for the RPN: the head wants the class",
+            edits=(("return labels, deltas", "return labels.clamp(max=1), deltas"),),
+        ),
+        Mistake(
+            "objects in the order of the batch reversed",
+            "labels belong to other objects than boxes: both go image after image",
+            edits=(('names = torch.cat([target["labels"] for target in targets])', 'names = torch.cat([target["labels"] for target in targets]).flip(0)'),),
         ),
     ],
 }

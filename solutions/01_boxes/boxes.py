@@ -1136,6 +1136,38 @@ for record in coco.read(coco_file):
 
 # %% [markdown]
 r"""
+## Faster: one coordinate at a time
+
+*Not graded.* Your `box_iou` is for the eye. For a thousand boxes against ten thousand it makes tables of twenty million
+numbers, one after the other, and waits for the memory. The form below never pairs x with y: each coordinate is a
+row of its own. And it fills the answer 32 rows at a time, so that what lies between fits into the processor's cache.
+The arithmetic is the same, number for number, and so are the answers.
+"""
+
+# %%
+def fast_box_iou(boxes1, boxes2, rows=32):
+    """As `box_iou`, one coordinate and some rows of the answer at a time."""
+    left, top, right, bottom = boxes2.T.contiguous()  # [M] each
+    iou = boxes1.new_empty(len(boxes1), len(boxes2))
+    for part, answer in zip(boxes1.split(rows), iou.split(rows)):
+        x1, y1, x2, y2 = part[:, :, None].unbind(1)  # [rows, 1] each
+        width = torch.minimum(x2, right).sub_(torch.maximum(x1, left)).clamp_(min=0)  # [rows, M]
+        height = torch.minimum(y2, bottom).sub_(torch.maximum(y1, top)).clamp_(min=0)
+        shared = width.mul_(height)
+        union = (box_area(part)[:, None] + box_area(boxes2)).sub_(shared)
+        torch.div(shared, union.clamp_(min=torch.finfo(union.dtype).tiny), out=answer)  # 0 / tiny is 0, too
+    return iou
+
+
+dice = torch.Generator().manual_seed(0)
+corners = 1000 * torch.rand(600, 2, generator=dice)
+crowd = torch.cat([corners, corners + 100 * torch.rand(600, 2, generator=dice)], 1)
+print("the same as yours:", torch.allclose(fast_box_iou(crowd[:100], crowd), box_iou(crowd[:100], crowd)))
+
+# %% [markdown]
+r"""
+It takes about half of the time of torchvision's, or less; `make bench` measures it.
+
 ## What we have built
 
 - `xyxy_to_cxcywh`, `cxcywh_to_xyxy`: lesson 3 predicts centres and sizes with them;

@@ -1150,6 +1150,10 @@ The ranking must be walked in order, but not box by box. Take it in **blocks** o
 
 Both steps compute large tables at once, one coordinate at a time, and the walk in Python is over the few boxes of
 a block that still have an echo. Write your own before you read ours, and hold it against `nms`.
+
+Where boxes are spread out, most pairs are far apart, and one need not look at them at all. Sort the boxes by their left
+side: a box can only overlap those that begin before it ends. `fast_nms` lists these pairs, and goes in blocks
+where they are too many.
 """
 
 # %%
@@ -1159,7 +1163,7 @@ def overlaps(a, b, limit):
     height = torch.minimum(a[3, :, None], b[3]).sub_(torch.maximum(a[1, :, None], b[1])).clamp_(min=0)
     shared = width.mul_(height)
     area = [(x[2] - x[0]) * (x[3] - x[1]) for x in (a, b)]
-    return shared > limit * ((area[0][:, None] + area[1]).sub_(shared))
+    return shared.div_((area[0][:, None] + area[1]).sub_(shared)) > limit  # 0 / 0 is not above it
 
 
 def nms_in_blocks(boxes, scores, iou_threshold, block=256):
@@ -1181,6 +1185,32 @@ def nms_in_blocks(boxes, scores, iou_threshold, block=256):
     return torch.cat(rows)
 
 
+def fast_nms(boxes, scores, iou_threshold):
+    """As `nms`: from left to right where few boxes meet on the way, else in blocks."""
+    order = scores.argsort(descending=True, stable=True)
+    left, by_x = boxes[order, 0].sort(stable=True)  # the number in `by_x` is the rank
+    x1, y1, x2, y2 = boxes[order[by_x]].unbind(1)
+    number = torch.arange(1, len(order) + 1, device=boxes.device)
+    meets = (torch.searchsorted(left, x2.contiguous()) - number).clamp(min=0)  # so many begin before this one ends
+    total = int(meets.sum())
+    if total > len(order) ** 2 / 16:
+        return nms_in_blocks(boxes, scores, iou_threshold)
+    one = (number - 1).repeat_interleave(meets)
+    other = torch.arange(total, device=boxes.device) + (number + meets - meets.cumsum(0)).repeat_interleave(meets)
+    near = torch.minimum(y2[one], y2[other]) > torch.maximum(y1[one], y1[other])
+    one, other = one[near], other[near]
+    pairs = (torch.stack([x1, y1, x2, y2])[:, rows] for rows in (one, other))
+    (a1, b1, a2, b2), (c1, d1, c2, d2) = pairs
+    shared = (torch.minimum(a2, c2) - torch.maximum(a1, c1)) * (torch.minimum(b2, d2) - torch.maximum(b1, d1))
+    above = shared / ((a2 - a1) * (b2 - b1) + (c2 - c1) * (d2 - d1) - shared) > iou_threshold
+    echoes = torch.stack([by_x[one[above]], by_x[other[above]]], 1).sort(1).values  # better rank, worse rank
+    stay = [True] * len(order)
+    for better, worse in sorted(echoes.tolist()):
+        if stay[better]:
+            stay[worse] = False
+    return order[torch.tensor(stay, dtype=torch.bool, device=boxes.device)]
+
+
 def many_boxes(count, side, seed=0):
     """Boxes of 10 to 40 pixels in a square of `side` pixels, and scores."""
     dice = torch.Generator().manual_seed(seed)
@@ -1191,7 +1221,9 @@ def many_boxes(count, side, seed=0):
 
 CASES = {"spread out": many_boxes(3000, 2000), "crowded": many_boxes(3000, 250)}
 equal = all(
-    torch.equal(nms_in_blocks(*case, 0.5), torchvision.ops.nms(*case, 0.5)) for case in CASES.values()
+    torch.equal(function(*case, 0.5), torchvision.ops.nms(*case, 0.5))
+    for case in CASES.values()
+    for function in (nms_in_blocks, fast_nms)
 )
 print(f"the same answer as torchvision's: {equal}")
 
@@ -1199,16 +1231,16 @@ print(f"the same answer as torchvision's: {equal}")
 rows = []
 for name, case in CASES.items():
     theirs = seconds(torchvision.ops.nms, *case, 0.5)
-    ratios = [seconds(function, *case, 0.5) / theirs for function in (nms, nms_in_blocks)]
+    ratios = [seconds(function, *case, 0.5) / theirs for function in (nms, nms_in_blocks, fast_nms)]
     rows.append([name, len(torchvision.ops.nms(*case, 0.5)), *ratios])
-plot.table(rows, ["3,000 boxes", "kept", "yours, times torchvision's time", "in blocks"], digits=1)
+plot.table(rows, ["3,000 boxes", "kept", "yours, times torchvision's time", "in blocks", "from left to right"], digits=1)
 
 # %% [markdown]
 r"""
 The table is of the machine it ran on; yours will differ. What holds in general: the loop of single steps pays some
 calls for each box that it keeps, blocks pay a few for 256. Where boxes crowd, most are gone after their block has
-been held against the kept ones, and the tables are small. Where they are spread out nearly all stay, and nearly
-every pair must be looked at; there C++ that looks at pairs one by one, with nothing to store, is hard to beat. The
+been held against the kept ones, and the tables are small. Where they are spread out nearly all stay, and blocks look at
+nearly every pair, as torchvision's C++ does. `fast_nms` does not: the better algorithm beats the faster language. The
 trick of working in blocks, with a bit for each pair, is also how torchvision's NMS runs on a GPU.
 
 ## What we built

@@ -317,3 +317,51 @@ def alternating_training__copies(start, train_rpn, train_detector, propose):
     step3 = train_rpn(step3, ["rpn"], ["backbone", "head"])
     regions = propose(step3)
     return train_detector(step3, regions, ["head"], ["backbone", "rpn"])
+
+
+def offsets_of(boxes, regions):
+    size, wanted = regions[:, 2:] - regions[:, :2], boxes[:, 2:] - boxes[:, :2]
+    moves = (boxes[:, :2] + boxes[:, 2:] - regions[:, :2] - regions[:, 2:]) / 2 / size
+    return torch.cat([moves / 0.1, (wanted / size).log() / 0.2], 1)
+
+
+def repaired_regions__image_by_image(regions, targets):
+    labels, deltas = [], []
+    for boxes, target in zip(regions, targets):
+        label, delta = torch.zeros(len(boxes), dtype=torch.int64), torch.zeros_like(boxes)
+        if len(boxes) and len(target["boxes"]):
+            best, which = torchvision.ops.box_iou(boxes, target["boxes"]).max(1)
+            label = target["labels"][which] * (best >= 0.5)
+            delta = torch.where((best >= 0.5)[:, None], offsets_of(target["boxes"][which], boxes), delta)
+        labels.append(label)
+        deltas.append(delta)
+    return torch.cat(labels), torch.cat(deltas)
+
+
+def repaired_regions__each_image_far_away(regions, targets):
+    """Every image's boxes are moved to a place of their own, so that they share nothing with others."""
+    far = 1e4
+    boxes = torch.cat([one.double() + far * i for i, one in enumerate(regions)])
+    truth = torch.cat([one["boxes"].double() + far * i for i, one in enumerate(targets)])
+    names = torch.cat([one["labels"] for one in targets])
+    labels, deltas = names.new_zeros(len(boxes)), regions[0].new_zeros(len(boxes), 4)
+    if len(truth):
+        best, which = torchvision.ops.box_iou(truth, boxes).max(0)
+        hit = best >= 0.5
+        labels[hit] = names[which[hit]]
+        deltas[hit] = offsets_of(truth[which[hit]], boxes[hit]).to(deltas)
+    return labels, deltas
+
+
+def repaired_regions__by_lists(regions, targets):
+    labels, deltas = [], []
+    for i in range(len(regions)):
+        for box in regions[i]:
+            best, label, delta = 0.0, 0, torch.zeros(4, dtype=box.dtype)
+            for truth, name in zip(targets[i]["boxes"], targets[i]["labels"]):
+                iou = float(torchvision.ops.box_iou(truth[None], box[None]))
+                if iou >= 0.5 and iou > best:
+                    best, label, delta = iou, int(name), offsets_of(truth[None], box[None])[0]
+            labels.append(label)
+            deltas.append(delta)
+    return [torch.tensor(labels, dtype=torch.int64), torch.stack(deltas)]
