@@ -21,7 +21,7 @@ MARK = "# Written by coursekit's write_package; sha256 of what follows: "
 
 @dataclass
 class Module:
-    """A file to be: `imports` in the order found, `body` {(cell, line): text}, `parts` {name: whose it is}."""
+    """A file to be: the lines of its `imports`, and its `body` {(cell, line): text}."""
 
     title: str
     imports: dict = field(default_factory=dict)
@@ -50,7 +50,10 @@ def write_package(name, author, things, folder="."):
         raise ValueError(f"{name!r} is no name of a package: letters, digits and _, such as 'ada_detectors'")
     modules, whose = {}, {}
     for thing in things:
-        _visit(thing.__name__, _namespace(thing), modules, whose)
+        home = _namespace(thing)
+        if home is None:
+            raise ValueError(f"{thing!r} was not made by a cell of this notebook; offer functions and classes of your own")
+        _visit(thing.__name__, home, modules, whose)
     texts = {f"{topic}.py": _text(module) for topic, module in modules.items()}
     names = [thing.__name__ for thing in things]
     rows = [f"{exercise}: {owner}" for exercise, owner in sorted(whose.items())]
@@ -133,8 +136,8 @@ def _visit(name, namespace, modules, whose):
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         module.imports[text] = True
         return
-    if lesson:
-        whose.setdefault(name, f"yours, from {lesson}") if name in _exercises(namespace) else None
+    if name in namespace.get("__exercises__", ()):
+        whose[name] = f"yours, from {lesson}"
     module.body[where] = text
     for used in _globals_of(compile(ast.Module([node], []), "<cell>", "exec")):
         if used == name or used not in namespace or used.startswith("__"):
@@ -150,10 +153,6 @@ def _visit(name, namespace, modules, whose):
             module.imports[f"from coursekit.standins import {value.__name__} as {used}  # until yours passes its check"] = True
         else:
             _visit(used, namespace, modules, whose)
-
-
-def _exercises(namespace):
-    return namespace.get("__exercises__", ())
 
 
 def _statement(name, namespace):

@@ -53,7 +53,7 @@ cell_anchors, nms    │   four rules for picking the best        SSD300        
 SSDHead              ┘
 ```
 
-And a comparison: five detectors of this course on photographs of blood, with the same trunk, the same images
+And a comparison: detectors of this course on photographs of blood, with the same trunk, the same images
 and the same number of steps. Each point in the figure is one training. Which one would you take? That will be
 the last question of the course, so keep your first guess.
 """
@@ -1593,7 +1593,21 @@ comparison.table(["parameters", "images per second"], digits=1)
 
 # %% [markdown]
 r"""
-RESULTS-TEXT
+What we read in it, with care, since each row is one training:
+
+- **SSD and FCOS lie close together** after a hundred steps. A difference of 0.02 in AP is less than what seeds
+  make in earlier lessons.
+- **Small objects tell them apart.** SSD finds some of the platelets, FCOS next to none. SSD looks for hard
+  examples from the first step on; FCOS's scores rise slowly from their prior of 0.01, and rare objects come
+  last.
+- **SSD is the fastest.** It has no pyramid and no towers: two convolutions for each map, and few candidates for
+  NMS.
+- **RetinaNet is far behind, and not finished.** It starts from the same prior, and its largest anchor is 76
+  pixels wide while white cells reach 90, which shows in the column of large objects. A table after a hundred
+  steps ranks how fast detectors *learn*, too.
+
+Where Faster R-CNN or RetinaNet with FSAF are missing in the table, their runs were not made yet; the command
+makes what is missing.
 
 You can run any of them with your own functions: take the `#` away and wait two or three minutes.
 """
@@ -1735,7 +1749,7 @@ nothing for this part; the rest of the lesson is not touched.
 
 Where there is no challenge (you found this course by yourself), the pictures are for practice and earn nothing.
 
-Below, SSD of lesson 5 is trained for 400 steps, about half a minute. You can do better: more steps (1,000 take
+Below, SSD of lesson 5 is trained for 300 steps, about half a minute. You can do better: more steps (1,000 take
 two minutes or so), another detector, a finer level for small objects. You know your AP beforehand: that of
 `scenes("val")` is about the same. Do not tune on it for too long, or it will flatter you.
 """
@@ -1754,9 +1768,9 @@ def ssd_losses(model, images, targets):
 
 torch.manual_seed(0)
 model = names["SSD"](small_trunk(), len(train.classes), (128, 128))
-history = fit(model, ssd_losses, train, steps=400, checkpoint="challenge.safetensors")
+history = fit(model, ssd_losses, train, steps=300, checkpoint="challenge.safetensors")
 scores = evaluate(model.detect, val)
-print(f"AP on the validation scenes is over 0.1: {scores.AP > 0.1}")
+print(f"AP on the validation scenes earns points: {scores.AP > 0.05}")
 
 # %%
 from coursekit import challenge

@@ -124,3 +124,9 @@ def test_what_no_statement_makes_is_named(notebook):
     names = notebook(AREA, "for LIMIT in (1, 2):\n    pass\n\n\ndef total(boxes):\n    return LIMIT")
     with pytest.raises(ValueError, match="LIMIT"):
         write_package("mine", "Ada", [names["total"]])
+
+
+def test_a_librarys_function_is_not_offered_as_ones_own(notebook):
+    notebook(AREA, USES)
+    with pytest.raises(ValueError, match="sqrt"):
+        write_package("mine", "Ada", [torch.sqrt])
