@@ -11,7 +11,7 @@ c.CourseDirectory.source_directory = "solutions"
 c.CourseDirectory.release_directory = "course"
 # nbgrader copies whatever lies beside a source notebook into the release: the lesson's source has the answers.
 c.CourseDirectory.ignore = [
-    ".ipynb_checkpoints", "__pycache__", "*.pyc", ".DS_Store", "*.py", "*.json", "*.po", "*.safetensors", "*.part",
+    ".ipynb_checkpoints", "__pycache__", "*.pyc", ".DS_Store", "*.py", "*.json", "*.po", "*.safetensors", "*.part", "ada_detectors",
 ]
 if sys.argv[1:2] == ["collect"]:  # files of detections are handed in
     c.CourseDirectory.ignore.remove("*.json")

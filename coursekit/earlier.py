@@ -12,7 +12,7 @@ from .standins import STANDINS
 COPIES = Path("/content/drive/MyDrive/Colab Notebooks")  # where Colab's "Save a copy in Drive" puts notebooks
 
 
-def earlier(name, folder=None):
+def earlier(name, folder=None, *, required=True):
     """The student's function `name` from a sibling lesson, or the library's with the same signature.
 
     Looks through the notebooks of the sibling folders, runs the setup and the exercise cells of the one that holds
@@ -22,6 +22,7 @@ def earlier(name, folder=None):
     Args:
         name (str): an exercise of an earlier lesson.
         folder (path): the lesson that asks; the working directory unless given.
+        required (bool): where neither is there, raise an error; else say so and give None.
 
     Raises:
         LookupError: when neither is there: says in which lesson the exercise is to be finished.
@@ -36,7 +37,41 @@ def earlier(name, folder=None):
     if name in STANDINS:
         print(f"{name}: the library's, {trouble}")
         return STANDINS[name]
-    raise LookupError(f"{name}: {trouble}; no library has this function, so finish that exercise first")
+    missing = f"{name}: {trouble}; no library has this function, so finish that exercise first"
+    if required:
+        raise LookupError(missing)
+    print(missing)
+
+
+def names_of(lesson, folder=None):
+    """What a lesson defines beside its exercises, such as the detector that it trains and its loss.
+
+    Runs the setup, the exercises and the cells tagged `experiment` of the notebook in the sibling folder; these define,
+    they train nothing.
+
+    Args:
+        lesson (str): the folder's name, such as "13_fcos".
+        folder (path): the lesson that asks; the working directory unless given.
+
+    Returns:
+        dict: global names of these cells. Changing an entry changes what the cells' functions see.
+
+    Raises:
+        FileNotFoundError: if there is no notebook of that lesson.
+    """
+    place = Path(folder or Path.cwd()).resolve().parent / lesson
+    for path in sorted(place.glob("*.ipynb")):
+        namespace, here = {"__name__": "__main__"}, Path.cwd()
+        cells = _cells(path)
+        try:
+            os.chdir(place)  # where the lesson itself would look for earlier ones
+            with contextlib.redirect_stdout(io.StringIO()):
+                for source in (*cells["setup"], *cells["exercises"].values(), *cells["experiment"]):
+                    exec(compile(source, lesson, "exec"), namespace)
+        finally:
+            os.chdir(here)
+        return namespace
+    raise FileNotFoundError(f"no notebook in {place}: get the lesson {lesson} first")
 
 
 def _absent(name, *_, **__):
@@ -63,7 +98,7 @@ def _students(name, folder):
 
 def _cells(path):
     """The setup cells, exercises and checks of a notebook; none of a file that is not one: the library's serve then."""
-    cells = {"setup": [], "exercises": {}, "checks": {}}
+    cells = {"setup": [], "exercises": {}, "checks": {}, "experiment": []}
     try:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
@@ -78,12 +113,15 @@ def _cells(path):
             cells["exercises"][grade_id] = source
         elif grade_id.startswith("setup"):
             cells["setup"].append(source)
+        elif "experiment" in cell.get("metadata", {}).get("tags", ()):
+            cells["experiment"].append(source)
     return cells
 
 
 def _run(name, cells, path):
     lesson = path.parent.name
-    namespace = {"__name__": "__main__"}
+    sources = [*cells["setup"], *cells["exercises"].values()]
+    namespace = {"__name__": "__main__", "__lesson__": lesson, "__cells__": sources, "__exercises__": list(cells["exercises"])}
     here = Path.cwd()
     quiet = contextlib.redirect_stdout(io.StringIO())
     try:

@@ -612,3 +612,15 @@ LIBRARY |= {
     "locations": ("torchvision.models.detection.anchor_utils.AnchorGenerator",),
     **{name: FCOS for name in ("fcos_targets", "centerness", "FCOSHead", "fcos_loss", "fcos_predict")},
 }
+
+
+# 14_your_detector
+
+LIBRARY |= {
+    "to_original": (
+        "torchvision.models.detection.transform.resize_boxes",
+        "torchvision.models.detection.transform.GeneralizedRCNNTransform",
+    ),
+    "library_anchors": ("torchvision.models.detection.anchor_utils.AnchorGenerator",),
+    "library_decode": ("torchvision.models.detection._utils.BoxCoder",),
+}

@@ -48,14 +48,14 @@ class Results:
         return statistics.stdev(values) if len(values) > 1 else float("nan")
 
     def table(self, names, digits=2):
-        """A `plot.Table`: a row for each form, a column `mean ± spread` for each name."""
+        """A `plot.Table`: a row for each form, a column `mean ± spread` for each name; of one seed the value alone."""
         from coursekit.plot import table
 
-        rows = [
-            [form, *(f"{self.mean(form, name):.{digits}f} ± {self.spread(form, name):.{digits}f}" for name in names)]
-            for form in self.forms
-        ]
-        return table(rows, ["", *names], repr(self))
+        def text(form, name):
+            mean = f"{self.mean(form, name):.{digits}f}"
+            return f"{mean} ± {self.spread(form, name):.{digits}f}" if len(self.values(form, name)) > 1 else mean
+
+        return table([[form, *(text(form, name) for name in names)] for form in self.forms], ["", *names], repr(self))
 
     def __repr__(self):
         seeds = sorted({run["seed"] for run in self.runs})

@@ -3,7 +3,7 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_notebook
 
-from coursekit.earlier import earlier
+from coursekit.earlier import earlier, names_of
 from coursekit.standins import STANDINS
 
 SETUP = "import torch\nfrom coursekit.checks import check, passed, same"
@@ -90,3 +90,23 @@ def test_working_directory_is_kept(lessons, tmp_path):
     lessons(RIGHT)
     earlier("box_area")
     assert Path.cwd() == tmp_path / "02_anchors"
+
+
+def test_what_is_not_required_is_said_to_be_missing(lessons, capsys):
+    assert earlier("no_such_exercise", required=False) is None
+    assert "no_such_exercise: as no notebook beside this one holds yours" in capsys.readouterr().out
+
+
+def test_names_of_a_lesson_are_those_of_its_setup_exercises_and_experiment(lessons, tmp_path, capsys):
+    lessons(RIGHT + "  # mine")
+    path = tmp_path / "01_boxes" / "boxes.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    seen = "def total(boxes):\n    return box_area(boxes).sum() * FACTOR\nFACTOR = 2\nprint('seen')"
+    notebook.cells += [new_code_cell(seen, metadata={"tags": ["experiment"]}), new_code_cell("raise SystemExit('trained')")]
+    nbformat.write(notebook, path)
+    names = names_of("01_boxes")
+    assert names["total"](BOXES) == 24 and capsys.readouterr().out == ""
+    names["FACTOR"] = 3
+    assert names["total"](BOXES) == 36
+    with pytest.raises(FileNotFoundError, match="03_matching"):
+        names_of("03_matching")

@@ -195,7 +195,16 @@ UNFIT = {
     },
     "retinanet_loss": {"rows_in_reverse": "it gives two scalars"},
     "select_level": {name: "it gives whole numbers" for name in ("returns_double", "returns_single", "a_little_off")},
+    "images_per_second": {
+        **{name: "it gives a plain number" for name in ("returns_double", "returns_single", "a_little_off", "rows_in_reverse")},
+        "fails_on_empty_input": "without images there is nothing to measure",
+    },
+    "coco_results": {
+        name: "it gives plain numbers" for name in ("returns_double", "returns_single", "a_little_off", "rows_in_reverse")
+    },
 }
+# exercise -> why float64 inside is another answer there
+EXACT = {"library_decode": "equal to the last bit is what it asks for"}
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: wrong.__name__)
@@ -210,6 +219,8 @@ def test_answer_wrong_anywhere_fails(name, wrong):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_answer_that_computes_in_float64_and_returns_the_input_dtype_passes(name):
+    if name in EXACT:
+        pytest.skip(EXACT[name])
     function = reference(name)
 
     def answer(*arguments, **named):
