@@ -1995,8 +1995,8 @@ same(repaired_regions(apart[:1], two[:1])[0], [2, 0], "an image alone")
 def regions_by_loops(regions, targets):
     """The same, one region and one object at a time."""
     labels, deltas = [], []
-    for boxes, target in zip(regions, targets):
-        for x1, y1, x2, y2 in boxes.tolist():
+    for mine, target in zip(regions, targets):
+        for x1, y1, x2, y2 in mine.tolist():
             best, label, offsets = 0.5, 0, [0.0] * 4
             for (u1, v1, u2, v2), name in zip(target["boxes"].tolist(), target["labels"].tolist()):
                 shared = max(0.0, min(x2, u2) - max(x1, u1)) * max(0.0, min(y2, v2) - max(y1, v1))

@@ -1793,24 +1793,21 @@ error. Read it once, but do not yet search in it.
 
 # %% setup=true
 def colleague_targets(locations, boxes, labels, ranges, strides, radius=1.5):
-    """Your colleague's code: `fcos_targets` with centre sampling."""
-    points = torch.cat(locations)[:, None]  # [P, 1, 2]
-    if len(boxes) == 0:
-        return labels.new_zeros(len(points)), points.new_zeros(len(points), 4)
-    each = lambda numbers: torch.cat([xy.new_full((len(xy), 1), m) for xy, m in zip(locations, numbers)])  # [P, 1]
-    low, high, reach = each(ranges[:-1]), each(ranges[1:]), radius * each(strides)
-    middle = (boxes[:, :2] + boxes[:, 2:]) / 2  # [M, 2]
-    upper_left = torch.maximum(boxes[:, :2], middle - reach[..., None])  # [P, M, 2]
-    lower_right = torch.minimum(boxes[:, 2:], middle + reach[..., None])
-    ltrb = torch.cat([points - upper_left, lower_right - points], -1)  # [P, M, 4]
-    inside = ltrb.amin(-1) > 0  # [P, M]
-    largest = ltrb.amax(-1)
-    mine = inside & (low <= largest) & (largest <= high)
-    area = (boxes[:, 2:] - boxes[:, :2]).prod(1).expand(len(points), -1).masked_fill(~mine, math.inf)
-    best = area.argmin(1)  # [P]
-    positive = mine.any(1)
-    rows = torch.arange(len(points), device=points.device)
-    return torch.where(positive, labels[best], 0), torch.where(positive[:, None], ltrb[rows, best], 0.0)
+    """Your colleague's code: `fcos_targets` with centre sampling, box by box: the largest first, smaller ones over it."""
+    names = [labels.new_zeros(len(xy)) for xy in locations]
+    sides = [xy.new_zeros(len(xy), 4) for xy in locations]
+    area = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in boxes.tolist()]
+    for m in sorted(range(len(boxes)), key=lambda m: (-area[m], -m)):
+        middle = (boxes[m, :2] + boxes[m, 2:]) / 2
+        for level, xy in enumerate(locations):
+            reach = radius * strides[level]
+            upper_left = torch.maximum(boxes[m, :2], middle - reach)
+            lower_right = torch.minimum(boxes[m, 2:], middle + reach)
+            said = torch.cat([xy - upper_left, lower_right - xy], 1)  # [P_l, 4]
+            largest = said.amax(1)
+            mine = (said.amin(1) > 0) & (ranges[level] <= largest) & (largest <= ranges[level + 1])
+            names[level][mine], sides[level][mine] = labels[m], said[mine]
+    return torch.cat(names), torch.cat(sides)
 
 # %% [markdown]
 r"""

@@ -38,14 +38,21 @@ def test_every_cell_was_run(lesson):
 
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_release_holds_no_answer(lesson):
+    """But for lines of a colleague's function, which stands there to be copied and repaired."""
     text = "\n".join(cell.source for cell in nbformat.read(release_of(lesson), as_version=4).cells)
     assert not re.search(r"(BEGIN|END) (SOLUTION|HIDDEN|MARK)", text)
+    colleague = ""
     for cell in read_cells(BY_NAME[lesson]):
         meta = cell.metadata.get("nbgrader", {})
+        if "def colleague_" in cell.source and meta.get("locked"):
+            colleague = cell.source
         if meta.get("solution") and meta.get("grade"):
             secret = cell.source.split("\n")  # a model answer
         elif meta.get("solution"):
             secret = re.findall(r"BEGIN SOLUTION\n(.*?)\n\s*### END SOLUTION", cell.source, re.DOTALL)[0].split("\n")
+            if meta["grade_id"].startswith("repaired_"):
+                secret = sorted(set(secret) - set(colleague.split("\n")))
+                assert secret, "something was repaired"
         elif BEGIN_HIDDEN in cell.source:
             secret = cell.source.split(BEGIN_HIDDEN)[1].split("\n")[1:-2]
         else:
