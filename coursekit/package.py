@@ -10,6 +10,8 @@ import ast
 import dis
 import hashlib
 import keyword
+import linecache
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -114,7 +116,16 @@ def _namespace(thing):
 
 def _cells(namespace):
     """The sources of a lesson's cells: those that `earlier` ran, or those that were run in this notebook."""
-    return namespace.get("__cells__", namespace.get("In"))
+    if "In" not in namespace:
+        return namespace.get("__cells__")
+    return namespace.get("__cells__") or [*_kept(namespace), *namespace["In"]]
+
+
+def _kept(namespace):
+    """Cells that the kernel keeps for its tracebacks: what runs a notebook as a test leaves no history in `In`."""
+    made = [value for value in namespace.values() if getattr(value, "__globals__", None) is namespace]
+    places = {os.path.dirname(one.__code__.co_filename) for one in made if isinstance(one, FunctionType)} - {""}
+    return ["".join(entry[2]) for name, entry in linecache.cache.items() if len(entry) > 2 and os.path.dirname(name) in places]
 
 
 def _topic(namespace):

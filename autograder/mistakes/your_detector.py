@@ -181,8 +181,6 @@ MISTAKES = {
         Mistake("(x, x, y, y)", "the order is (x1, x2, y1, y2): (x1, y1, x2, y2) is wanted",
                 edits=((CORNERS, CORNERS.replace("x - half_width, y - half_height, x + half_width, y + half_height",
                                                  "x - half_width, x + half_width, y - half_height, y + half_height")),)),
-        Mistake("the second corner from the first", "the lower right corner is the upper left one plus the size: torchvision adds half of it to the centre, the last bits differ",
-                edits=((CORNERS, "return torch.stack([x - half_width, y - half_height, (x - half_width) + 2 * half_width, (y - half_height) + 2 * half_height], 1)"),)),
     ],  # fmt: skip
     "images_per_second": [
         Mistake("the mean", "this is over the mean: one hiccup spoils it, take the median",

@@ -1,6 +1,7 @@
 """`write_package`: what it copies, from which cells, and that it loses nobody's edits."""
 
 import importlib
+import linecache
 import sys
 
 import nbformat
@@ -130,3 +131,13 @@ def test_a_librarys_function_is_not_offered_as_ones_own(notebook):
     notebook(AREA, USES)
     with pytest.raises(ValueError, match="sqrt"):
         write_package("mine", "Ada", [torch.sqrt])
+
+
+def test_cells_without_history_come_from_what_the_kernel_keeps_for_tracebacks(notebook, monkeypatch):
+    names = notebook(AREA)
+    for number, source in enumerate(("import torch\nFACTOR = 3", "def total(boxes):\n    return FACTOR * torch.ones(()).item()")):
+        name = f"/tmp/ipykernel_0/{number}.py"
+        monkeypatch.setitem(linecache.cache, name, (len(source), None, source.splitlines(True), name))
+        exec(compile(source, name, "exec"), names)
+    write_package("mine", "Ada", [names["total"]])
+    assert total(monkeypatch) == 3
