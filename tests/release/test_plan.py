@@ -3,7 +3,7 @@
 import pytest
 
 from autograder import plan
-from autograder.lessons import ROOT, all_exercises, sources
+from autograder.lessons import ROOT, all_exercises, read_cells, sources
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,10 @@ def test_every_lesson_says_how_long_it_takes(row):
 def test_points_and_exercises_are_those_of_the_judge():
     found = list(plan.rows())
     assert [name for name, *_ in found] == [path.parent.name for path in sources()]
-    assert sum(checked for *_, checked, _, _ in found) == sum(exercise.points for exercise in all_exercises().values())
+    judged = sum(exercise.points for exercise in all_exercises().values())
+    files = [cell.metadata["nbgrader"]["points"] for path in sources() for cell in read_cells(path) if "detections" in cell.metadata]
+    assert len(files) == 1, "the last lesson's file of detections is marked too"
+    assert sum(checked for *_, checked, _, _ in found) == judged + files[0]
     assert [name for *_, names in found for name in names] == list(all_exercises())
 
 
