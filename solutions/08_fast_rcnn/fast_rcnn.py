@@ -1824,7 +1824,7 @@ def fast_roi_pool(features, rois, output_size, spatial_scale):
     base = rois[:, 0].long()[:, None, None] * height * width + top[:, :, None] * width + left[:, None]
     across = wide[:, None].expand(-1, output_size[0], -1).flatten()
     begins = counts.cumsum(0) - counts
-    place = torch.arange(int(counts.sum())) - begins.repeat_interleave(counts)  # number of a cell in its bin
+    place = torch.arange(int(counts.sum()), device=counts.device) - begins.repeat_interleave(counts)  # number of a cell in its bin
     across = across.repeat_interleave(counts)
     down = place.div(across, rounding_mode="floor")
     cells = base.flatten().repeat_interleave(counts) + down * (width - across) + place
