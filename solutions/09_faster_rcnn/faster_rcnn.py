@@ -1288,9 +1288,9 @@ Two curves ask for a word. `rpn box` is low, for its offsets are not divided by 
 the anchor costs 0.1² / 2. `box` rises at first: most of the head's positives are then the true boxes themselves,
 which need not move; later the RPN proposes more that do.
 
-The four scenes again: above the twenty best proposals, below the detections that score over 0.2. Look how the
+The four scenes again: above the twenty best proposals, below the detections that score over 0.4. Look how the
 proposals crowd around shapes, and also around things that are none: telling which is which is the second
-stage's work. At so low a score it still gives some strips and blobs a name.
+stage's work. Look for strips and blobs that got a name all the same.
 """
 
 # %%
@@ -1307,7 +1307,7 @@ alt = "Four scenes, twice. Above twenty boxes each, around shapes and blobs; bel
 with plot.figure(alt, width=9, height=4.8, rows=2, columns=4) as axes:
     for (above, below), image, boxes, one in zip(axes.T, four.images, proposals_of(joint, four), joint.detect(images)):
         plot.show_boxes(boxes[:20], "proposal", image=image, ax=above)
-        sure = one["scores"] > 0.2
+        sure = one["scores"] > 0.4
         said = {"labels": one["labels"][sure], "classes": test.classes, "image": image}
         plot.show_boxes(one["boxes"][sure], "prediction", **said, ax=below)
     axes[0, 0].set(ylabel="proposals")

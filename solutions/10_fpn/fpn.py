@@ -789,7 +789,7 @@ names = [big.classes[label - 1] for target in big.targets for label in target["l
 pooled = pool_from_pyramid(shrunk, boxes, (28, 28), [4, 8, 16, 32])
 levels = assign_level(torch.cat(boxes))
 by_level = levels.argsort(stable=True)
-alt = "Above, ten small pictures of shapes, each with its name. Below, the same in another order: no name fits its picture"
+alt = "Above, ten small pictures of shapes, each with its name. Below, the same in another order: no name fits"
 with plot.figure(alt, rows=2, columns=len(names), width=12, height=2.7) as axes:
     for (above, below), name, one, other, level in zip(axes.T, names, pooled, pooled[by_level], levels.tolist()):
         plot.show_image(one, above)
