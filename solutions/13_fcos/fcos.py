@@ -1013,7 +1013,8 @@ with $o^*$ the true centre-ness and $o$ the sigmoid of what the head says.
 
 Write `fcos_loss(logits, ltrb, center_logits, labels, target_ltrb)`; give the three losses. Use `focal_loss` of lesson 11 with
 its defaults, and your `centerness`. Column $k$ of the logits is class $k + 1$. Where no location is positive, divide by 1; all
-three stay differentiable. A predicted box without area must not give infinity.
+three stay differentiable. A predicted box without area must not give infinity; else the loss is exact, for tiny boxes too and
+down to an IoU of 0.0001.
 
 <details><summary>Hint</summary>
 <code>positive = labels &gt; 0</code> picks rows from everything: <code>ltrb[positive]</code> is <code>[N, 4]</code>. A sum over
