@@ -411,7 +411,7 @@ def points_of(width, height, levels=LEVELS):
 
 every_point = points_of(128, 128)
 boxes, labels = test.targets[1]["boxes"], test.targets[1]["labels"]
-pale = 0.6 + 0.4 * test.images[1] / 255  # points show better on it
+pale = 0.5 + 0.5 * test.images[1] / 255  # points show better on it
 classes = fcos_targets(every_point, boxes, labels, RANGES)[0].split([len(points) for points in every_point])
 alt = "A scene three times, with the locations of strides 8, 16 and 32: positives lie in boxes that fit the level"
 with plot.figure(alt, columns=3, width=10, height=3.6) as axes:
@@ -1887,10 +1887,11 @@ show_told(colleague_targets)
 
 # %% [markdown]
 r"""
-The positive locations are where they should be, near the middle of the shapes. The small shapes have their own boxes. What
-is the large one told, and on how many levels? At the end such a detector finds a small box in the middle of each large shape.
-That is a false alarm of medium size, so the *medium* AP falls. Which of the two rules, "is it positive?" and "what is it to
-say?", has gone wrong? One more look, at numbers: a box of 80×40 pixels, seen from its middle, with one level for all sizes.
+The positive locations are where they should be, near the middle of the shapes. The small shapes have their own boxes, or
+nearly so. What is the large one told, and on how many levels? At the end such a detector finds a small box in the middle of
+each large shape. That is a false alarm of medium size, so the *medium* AP falls. Which of the two rules, "is it positive?"
+and "what is it to say?", has gone wrong? One more look, at numbers: a box of 80×40 pixels, seen from its middle, with one
+level for all sizes.
 """
 
 # %%

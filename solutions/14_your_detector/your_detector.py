@@ -49,7 +49,7 @@ locations, FCOSHead  ┐
 TopDown              │   ResNet-50, P6 and P7                    FCOS          (ResNet-50 FPN)
 RetinaNetHead        ├── resizing and padding               ──►  RetinaNet     (ResNet-50 FPN)
 RPNHead, assign_level│   torchvision's weights, renamed         Faster R-CNN  (ResNet-50 FPN)
-cell_anchors, nms    │   four rules for picking the best        SSD300        (VGG-16)
+cell_anchors, nms    │   picking the best detections            SSD300        (VGG-16)
 SSDHead              ┘
 ```
 
@@ -658,7 +658,7 @@ def suppress(boxes, scores, groups, iou_threshold, nms):
 # %% [markdown]
 r"""
 Your `nms` walks over tensors in Python, and each small step of PyTorch costs some microseconds. Here is a form
-with the same answers in a tenth of the time: one matrix of your `box_iou`, then the walk over its rows in
+with the same answers in half of the time or less: one matrix of your `box_iou`, then the walk over its rows in
 NumPy. Overlaps are compared in double precision, as C++ does.
 """
 
