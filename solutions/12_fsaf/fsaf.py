@@ -51,7 +51,7 @@ with what it found, and with the level that each object chose.
 from coursekit.data import scenes
 
 test = scenes("test")
-alt = "Four scenes with two to five shapes each, and the true box and name of each shape"
+alt = "Four scenes with one to six shapes each, and the true box and name of each shape"
 with plot.figure(alt, width=8, height=2.2) as ax:
     plot.pictures(test, columns=4, count=4, ax=ax)
 
@@ -224,13 +224,13 @@ untouched(shrink_box, torch.tensor([[0.5, 0.5, 8.5, 5.5]]), 0.2)
 # %% [markdown]
 r"""
 One object of 56 × 44 pixels on three levels. The frames are the projected box (green), the ignoring box
-(pink) and the effective box (blue), drawn in pixels. Look at the grid: on P5 the whole object has hardly more
-than one cell.
+(pink) and the effective box (blue), drawn in pixels. Look at the grid: on P5 the whole object is not two
+cells wide.
 """
 
 # %%
 thing = torch.tensor([[22.0, 30, 78, 74]])
-alt = "The same three nested boxes over the grids of P3, P4 and P5. On P3 the inner box touches four cells, on P5 one"
+alt = "The same three nested boxes over the grids of P3, P4 and P5. On P3 the inner box touches six cells, on P4 four, on P5 one"
 with plot.figure(alt, columns=3, width=9, height=3.2) as axes:
     for ax, level in zip(axes, (3, 4, 5)):
         cells = 128 // 2**level
@@ -266,7 +266,12 @@ each object has a cell on every level.
 
 Every level has `K` class maps. An object of class $k$ writes to map $k$ only: **1** in its effective region,
 **−1** ("not asked") in the rest of its ignoring region. All else is **0**, background. The slides' colours
-for them are white, grey and black. Three rules settle who wins:
+for them are white, grey and black.
+
+> **Erratum.** The slide's legend says of black "not included in loss computation". That is so in the box maps.
+> In the class maps black is background, which is learnt, and *grey* is what the loss leaves out.
+
+Three rules settle who wins:
 
 1. **Neighbours ignore too.** Where the object lives on level $l$, its ignoring region also lies on $l - 1$
    and $l + 1$. These levels see the object nearly as well, so they are not told that there is nothing.
@@ -718,12 +723,16 @@ left grows by a quarter a cell, the one to the right shrinks by as much.
 # %%
 offsets, inside = fsaf_box_targets(torch.tensor([[4.0, 4, 68, 44]]), torch.tensor([3]), 3, (10, 7))
 alt = "Four small maps, top, left, bottom and right, with numbers in the six effective cells and black elsewhere"
-with plot.figure(alt, columns=4, width=12, height=2.9) as axes:
-    for ax, name, values in zip(axes, ("top", "left", "bottom", "right"), offsets):
+with plot.figure(alt, rows=2, columns=2, width=8, height=6, sharex=True, sharey=True) as axes:
+    for ax, name, values in zip(axes.flat, ("top", "left", "bottom", "right"), offsets):
         ax.imshow(values.masked_fill(~inside, float("nan")), cmap="Blues", vmin=0, vmax=2)
-        ax.set(title=name, xlabel="column", facecolor="black", xticks=range(10), yticks=range(7))
+        ax.set(title=name, facecolor="black", xticks=range(10), yticks=range(7))
         for y, x in inside.nonzero().tolist():
-            ax.text(x, y, f"{values[y, x]:.2f}", ha="center", va="center", fontsize=7)
+            ax.text(x, y, f"{values[y, x]:.2f}", ha="center", va="center", fontsize=8)
+    for ax in axes[1]:
+        ax.set(xlabel="column")
+    for ax in axes[:, 0]:
+        ax.set(ylabel="row")
 
 # %% [markdown]
 r"""
@@ -1075,8 +1084,9 @@ untouched(fsaf_decode, torch.ones(4, 2, 3), 3)
 r"""
 ## The detector
 
-RetinaNet of lesson 11, with its anchors, thresholds and slim head, and the two new layers. They listen to
-what goes *into* the last layers of its two subnets. How they begin (slides): as RetinaNet, so with weights of
+RetinaNet of lesson 11, with its anchors and thresholds, and the two new layers. (Of the four hidden convolutions
+in a subnet two stay here; lesson 11 keeps one.) The new layers listen to what goes *into* the last layers of the
+two subnets. How they begin (slides): as RetinaNet, so with weights of
 σ = 0.01 and the prior of 0.01 for the classes, except that biases of layers other than the class layers are
 **0.1**. Here that is the new box layer. It ends in a ReLU, so that no distance is negative. With a bias of 0
 half of the distances would begin at exactly 0, where a ReLU has no slope and a box no area; with 0.1 most
@@ -1194,7 +1204,7 @@ $$\mathcal L = L^{ab} + \lambda\,(L^{af}_{cls} + L^{af}_{reg}), \qquad \lambda =
 $L^{ab}$ is lesson 11's loss of the anchors. $L^{af}_{cls}$ is the focal loss over white and black cells,
 $L^{af}_{reg}$ the IoU loss over white ones, both divided by the number of white cells.
 
-Your functions take one image. A batch would cost 32 times three levels of calls. Here is a trick: lay the
+Your functions take one image. A batch would cost a call for every image and level. Here is a trick: lay the
 maps of the batch **side by side**, as one long strip, and move the boxes of image $b$ by $b$ widths. Regions
 stay inside of their image, so nothing is mixed up, and each function is called once for a level.
 """
@@ -1298,8 +1308,8 @@ print("the same offset maps:", torch.allclose(joint, torch.cat(single, 2), atol=
 
 # %% [markdown]
 r"""
-And what does an untrained network choose? Its boxes are small, about 0.8 cells wide. In the table, the share of all
-objects of these scenes that goes to each level, by their size.
+And what does an untrained network choose? Its boxes are small, about 0.8 cells wide. In the table, the share of the
+objects of 100 test scenes that goes to each level, by their size.
 """
 
 # %%
@@ -1390,8 +1400,8 @@ print(f"the anchor-free branch alone, AP50 > 0.3: {scores['FSAF'].AP50 > 0.3}")
 r"""
 ### Which level did each object choose?
 
-The four scenes, each object with the level that is best at it now. Look for objects of nearly the same size on
-different levels.
+The four scenes, each object with the level that is best at it now. Which of them does the rule of size, with its
+borders at 28 and 56 pixels, put on another level?
 """
 
 # %%
@@ -1399,7 +1409,7 @@ boxes, levels = chosen(model, test)
 starts = [0]
 for target in test.targets:
     starts.append(starts[-1] + len(target["boxes"]))
-alt = "The four scenes; on each object the level it chose, P3 for most small ones, P4 and P5 for larger ones, with exceptions"
+alt = "The four scenes; on each object the level it chose, a fine one for small objects, a coarser one for the largest"
 roles = {3: "positive", 4: "truth", 5: "forced"}
 with plot.figure(alt, columns=4, width=11, height=2.9) as axes:
     for i, ax in enumerate(axes):
@@ -1410,8 +1420,8 @@ with plot.figure(alt, columns=4, width=11, height=2.9) as axes:
 
 # %% [markdown]
 r"""
-One scene with the regions, the losses that each object has on each level, and your `select_level`'s choice. Look for an
-object whose two best levels are nearly equal.
+One scene with the regions, the losses that each object has on each level, and your `select_level`'s choice. For which
+object are the two best levels nearest to each other?
 """
 
 # %% tags=["nbval-ignore-output"]
@@ -1421,6 +1431,12 @@ with torch.no_grad():
 own = {key: value.cpu() for key, value in targets[0].items()}
 focal, iou = losses_of_objects(*maps, own["boxes"], own["labels"])
 explore_fsaf(fsaf_class_targets, own["boxes"], image=test.images[0], select_level=select_level, focal=focal, iou=iou)
+
+# %% [markdown]
+r"""
+The table from before the training once more, now of all test scenes; in the figure the shares stand beside the rule of
+size. Where does the loss draw the borders that the rule has at 28 and 56 pixels?
+"""
 
 # %% tags=["nbval-ignore-output"]
 plot.table(shares(boxes, levels), ["size", "objects", "P3", "P4", "P5"], "Levels chosen after training", digits=2)
@@ -1503,7 +1519,10 @@ plot.table(rows, ["detector", "seed", *names], repr(comparison))
 r"""
 With both seeds the levels that the loss chose beat the rule of size, once by little and once by much. Beyond that, the
 same form differs from seed to seed by more than two forms do, so this table cannot say which detector is
-the best. The paper, on COCO and with a long training, finds the joint form ahead of the anchors in all settings. You can run any form with your own functions: take the `#` away and wait about a minute.
+the best. The paper, on COCO and with a long training, finds the joint form ahead of the anchors in all settings. Its
+figure 7 shows what comes in addition: thin things such as skis and a surfboard, and small ones such as a baseball.
+
+You can run any form with your own functions: take the `#` away and wait about a minute.
 """
 
 # %%
@@ -1571,8 +1590,8 @@ images.
 | **Ours**, several scales | ResNeXt-101 | **44.6** | 65.2 | 48.6 | 29.7 | 47.1 | 54.6 |
 
 Compare like with like: RetinaNet 800 and Ours 800 with ResNet-101 differ by the module, 39.1 against
-**40.9**; of small objects 21.8 against 24.0. The headline 42.8 and 44.6 of the slides are with several scales
-at test time. The backbone has learnt on ImageNet-1k, and the only augmentation is flipping.
+**40.9**; of small objects 21.8 against 24.0. The headline 42.8 and 44.6 of the slides (this one with
+ResNeXt-64x4d-101) are with several scales at test time. The backbone has learnt on ImageNet-1k, and the only augmentation is flipping.
 
 ## What we built
 
@@ -1586,8 +1605,8 @@ Lesson 13 throws the anchors out altogether. It goes back to a rule of size, and
 
 ### Further reading
 
-- Zhu et al., CVPR 2019: section 3.2 (regions, losses, joint inference), section 3.3 (the choice), table 1
-  (what each part brings), figures 5 and 6.
+- Zhu et al., CVPR 2019: section 3.2 (regions and losses), section 3.3 (the choice), section 3.4 (joint inference
+  and training), table 1 (what each part brings), figures 5 and 6.
 - Yu et al., "UnitBox: An Advanced Object Detection Network", ACM Multimedia 2016
   ([arXiv:1608.01471](https://arxiv.org/abs/1608.01471)): the IoU loss.
 - Zhu et al., "Soft Anchor-Point Object Detection", ECCV 2020

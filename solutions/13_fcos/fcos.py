@@ -54,7 +54,7 @@ boxes. At the end of the lesson they come again with the detector's own.
 from coursekit.data import scenes
 
 test = scenes("test")
-alt = "Four scenes with two to five shapes each, and the true box and name of each shape"
+alt = "Four scenes with one to six shapes each, and the true box and name of each shape"
 with plot.figure(alt, width=9, height=2.5) as ax:
     plot.pictures(test, columns=4, count=4, ax=ax)
 
@@ -71,7 +71,8 @@ The slides name four troubles:
   which makes the imbalance of lesson 11 worse.
 - Training computes the IoU of every anchor with every object.
 
-Semantic segmentation asks no such questions: each point of the image is told what it is. FCOS does the same for detection.
+Semantic segmentation with fully convolutional networks (FCN) asks no such questions: each point of the image is told what
+it is. FCOS does the same for detection.
 Each location in an object gets the object's class, and four numbers: the distances to the left, top, right and bottom side.
 In the figure on the left, look at the four arrows. On the right a location lies in two boxes. Which of them should it report?
 """
@@ -410,11 +411,12 @@ def points_of(width, height, levels=LEVELS):
 
 every_point = points_of(128, 128)
 boxes, labels = test.targets[1]["boxes"], test.targets[1]["labels"]
+pale = 0.5 + 0.5 * test.images[1] / 255  # points show better on it
 classes = fcos_targets(every_point, boxes, labels, RANGES)[0].split([len(points) for points in every_point])
 alt = "A scene three times, with the locations of strides 8, 16 and 32: positives lie in boxes that fit the level"
 with plot.figure(alt, columns=3, width=10, height=3.6) as axes:
     for ax, level, points, mine, low, high in zip(axes, LEVELS, every_point, classes, RANGES, RANGES[1:]):
-        plot.show_boxes(boxes, "truth", image=test.images[1], ax=ax)
+        plot.show_boxes(boxes, "truth", image=pale, ax=ax)
         plot.show_points(points[mine == 0], "negative", ax=ax)
         plot.show_points(points[mine > 0], "positive", ax=ax)
         ax.set(title=f"P{level}: up to {high} pixels" if high < math.inf else f"P{level}: from {low} pixels")
@@ -707,8 +709,9 @@ class FCOSHead(nn.Module):
 
     Two towers, of classes and of boxes: `depth` times a 3×3 convolution, a group norm of 32 groups (of as many as
     there are channels, where there are fewer) and a ReLU. Then three 3×3 convolutions: on the tower of classes one
-    for the class logits and one for the centre-ness, on the tower of boxes one for the four distances. All weights
-    begin with σ = 0.01 and all biases with 0, but the bias of the class logits with -ln 99, lesson 11's prior of 0.01.
+    for the class logits and one for the centre-ness, on the tower of boxes one for the four distances. The weights of all
+    convolutions begin with σ = 0.01 and all biases with 0, but the bias of the class logits with -ln 99, lesson 11's
+    prior of 0.01; the norms begin as PyTorch makes them.
 
     Lesson 14 puts torchvision's weights into it, so names are fixed: `class_tower` and `box_tower` are
     `nn.Sequential`, `class_logits`, `box_distances` and `center_logits` the convolutions on them, `scales` one
@@ -994,7 +997,8 @@ always overlap, and the IoU needs no corners:
 $$w = \min(l, l^*) + \min(r, r^*), \quad h = \min(t, t^*) + \min(b, b^*), \quad
 \text{IoU} = \frac{wh}{(l + r)(t + b) + (l^* + r^*)(t^* + b^*) - wh}$$
 
-For said (1, 2, 4, 2) and true (1, 4, 4, 4): $w = 5$, $h = 4$, areas 20 and 40, IoU 20/40, loss $\ln 2 = 0.693$.
+For said (1, 2, 4, 2) and true (1, 4, 4, 4): $w = 5$, $h = 4$, areas 20 and 40, IoU 20/40, loss $\ln 2 = 0.693$. (Lesson 12's
+`iou_loss` says the same: its lines serve here, since opposite sides stand in columns 0 and 2, 1 and 3 in both orders.)
 
 **What the slides leave out.** They introduce centre-ness with "an additional loss function, binary cross entropy", and do not
 add it to the total. It is added, over the positives, divided by $N_{pos}$ like the others:
@@ -1009,7 +1013,8 @@ with $o^*$ the true centre-ness and $o$ the sigmoid of what the head says.
 
 Write `fcos_loss(logits, ltrb, center_logits, labels, target_ltrb)`; give the three losses. Use `focal_loss` of lesson 11 with
 its defaults, and your `centerness`. Column $k$ of the logits is class $k + 1$. Where no location is positive, divide by 1; all
-three stay differentiable. A predicted box without area must not give infinity.
+three stay differentiable. A predicted box without area must not give infinity; else the loss is exact, for tiny boxes too and
+down to an IoU of 0.0001.
 
 <details><summary>Hint</summary>
 <code>positive = labels &gt; 0</code> picks rows from everything: <code>ltrb[positive]</code> is <code>[N, 4]</code>. A sum over
@@ -1174,8 +1179,8 @@ print(f"the perfect head has a centre-ness loss between 0.5 and 0.6: {0.5 < floo
 r"""
 ### Question: a loss that stands still
 
-A fellow student trains FCOS. The losses of classes and boxes fall all the time; that of centre-ness falls from 0.69 to 0.58
-within a hundred steps and then hardly moves. "The centre-ness head is broken", he says, "0.58 is no better than guessing."
+A fellow student trains FCOS. The losses of classes and boxes fall all the time; that of centre-ness falls from 0.69 to 0.60
+early on, and then hardly moves: it ends at 0.58. "The centre-ness head is broken", he says, "0.58 is no better than guessing."
 Explain what he sees, how he could find out whether the head has learnt anything, and why the loss began at 0.69. (Four to six
 sentences.)
 """
@@ -1543,7 +1548,7 @@ def overlaps_of_winners(model, data):
 if history.total:  # nothing is trained while grading
     overlaps = overlaps_of_winners(model, test.subset(range(200)))
     least = torch.arange(0.5, 1.0, 0.025)
-    alt = "The share of objects whose winner has at least a certain IoU, by class alone and with centre-ness; both fall towards 1"
+    alt = "The share of objects whose winner has at least a certain IoU: it falls to nearly none at 0.95, and two curves lie close together"
     with plot.figure(alt, width=5.5, height=3.4) as ax:
         for role, column, name in ((1, 0, "class alone"), (4, 1, "class · centre-ness")):
             plot.curve(least, [(overlaps[:, column] >= t).float().mean() for t in least], role, name, ax)
@@ -1754,7 +1759,7 @@ print(f"the same answers for 8 images of 20 objects: {all(torch.equal(*pair) for
 # %% [markdown]
 r"""
 The clock, for 8 images of 1024×800 pixels with 17,064 locations and 20 objects each; the fastest of several rounds. torchvision's
-function also looks for the middle of boxes, the comparison is not quite like for like.
+function also looks for the middle of boxes, so the comparison is not quite like for like.
 """
 
 # %% tags=["nbval-ignore-output"]
@@ -1856,7 +1861,7 @@ Her loss falls as it should, and ends no higher than the other one. Yet her AP i
 A loss says how well the network does what it is told. It cannot say whether it is told the right thing.
 
 So look at that. A location and its four distances are a box: draw the boxes that the positive locations are to say (dashed),
-over the true ones, level by level. If all is well, each lies on a true one.
+over the true ones, level by level. If all is well, each lies on a true one; the titles count those that do, to the pixel.
 """
 
 # %%
@@ -1866,24 +1871,29 @@ def show_told(targets_of):
     counts = [len(points) for points in every_point]
     found = targets_of(every_point, target["boxes"], target["labels"], RANGES, [2**level for level in LEVELS])
     names, sides = (part.split(counts) for part in found)
-    alt = "One scene three times, a level each: true boxes, positive locations, and the boxes these are to say"
+    told, titles = [], []
+    for level, points, name, ltrb in zip(LEVELS, every_point, names, sides):
+        told.append(torch.cat([points - ltrb[:, :2], points + ltrb[:, 2:]], 1)[name > 0])
+        right = ((told[-1][:, None] - target["boxes"]).abs().amax(-1) < 1).any(1)
+        titles.append(f"P{level}: {len(right)} positive, {int(right.sum())} told a true box")
+    alt = f"One scene three times, with true boxes, positive locations, and the boxes these are to say. {'. '.join(titles)}"
     with plot.figure(alt, columns=3, width=10, height=3.6) as axes:
-        for ax, level, points, name, ltrb in zip(axes, LEVELS, every_point, names, sides):
-            told = torch.cat([points - ltrb[:, :2], points + ltrb[:, 2:]], 1)[name > 0]
-            plot.show_boxes(target["boxes"], "truth", image=test.images[1], ax=ax)
-            plot.show_boxes(told, "prediction", ax=ax)
+        for ax, title, points, name, said in zip(axes, titles, every_point, names, told):
+            plot.show_boxes(target["boxes"], "truth", image=pale, ax=ax)
+            plot.show_boxes(said, "prediction", ax=ax)
             plot.show_points(points[name > 0], "positive", ax=ax)
-            ax.set(title=f"P{level}: {int((name > 0).sum())} positive")
+            ax.set(title=title)
 
 
 show_told(colleague_targets)
 
 # %% [markdown]
 r"""
-The positive locations are where they should be, near the middle of the shapes. The small shapes have their own boxes. What
-is the large one told, and on how many levels? At the end such a detector finds a small box in the middle of each large shape.
-That is a false alarm of medium size, so the *medium* AP falls. Which of the two rules, "is it positive?" and "what is it to
-say?", has gone wrong? One more look, at numbers: a box of 80×40 pixels, seen from its middle, with one level for all sizes.
+The positive locations are where they should be, near the middle of the shapes. The small shapes have their own boxes, or
+nearly so. What is the large one told, and on how many levels? At the end such a detector finds a small box in the middle of
+each large shape. That is a false alarm of medium size, so the *medium* AP falls. Which of the two rules, "is it positive?"
+and "what is it to say?", has gone wrong? One more look, at numbers: a box of 80×40 pixels, seen from its middle, with one
+level for all sizes.
 """
 
 # %%

@@ -49,7 +49,7 @@ locations, FCOSHead  ┐
 TopDown              │   ResNet-50, P6 and P7                    FCOS          (ResNet-50 FPN)
 RetinaNetHead        ├── resizing and padding               ──►  RetinaNet     (ResNet-50 FPN)
 RPNHead, assign_level│   torchvision's weights, renamed         Faster R-CNN  (ResNet-50 FPN)
-cell_anchors, nms    │   four rules for picking the best        SSD300        (VGG-16)
+cell_anchors, nms    │   picking the best detections            SSD300        (VGG-16)
 SSDHead              ┘
 ```
 
@@ -62,7 +62,11 @@ the last question of the course, so keep your first guess.
 from coursekit import results
 
 comparison = results.load("14_your_detector")
-alt = "Detectors on blood cells: AP over images per second, each detector with its own colour and marker"
+numbers = ", ".join(
+    f"{form} {comparison.mean(form, 'AP'):.2f} at {comparison.mean(form, 'images per second'):.0f}"
+    for form in comparison.forms
+)
+alt = f"Detectors on blood cells, their AP over the images that they see in a second: {numbers}"
 with plot.figure(alt, width=6, height=3.6) as ax:
     for i, form in enumerate(comparison.forms):
         look = plot.role_style(i)
@@ -117,10 +121,10 @@ that your module wants, with its shape.
 Raise a `ValueError` that names what is wrong:
 
 * a name of the file to which no rule applies (say that name),
-* two names of the file that become the same name (say it),
-* a new name that `shapes` does not have (say it),
+* two names of the file that become the same new name (say the new one),
+* a new name that `shapes` does not have (say the new one),
 * a shape that differs (say the new name and both shapes, as `(2, 3)`),
-* a name of `shapes` that nothing became (say it).
+* a name of `shapes` that nothing became (say that name).
 
 <details><summary>Hint</summary>
 <code>name.startswith(before)</code>, then <code>after + name[len(before):]</code>: <code>str.replace</code> would change the same letters
@@ -419,7 +423,10 @@ and right, the further your locations and torchvision's lie apart.
 # %%
 ours = grid_anchors(torch.zeros(1, 4), (9, 7), 128)[:, :2]  # anchors without size: the locations
 theirs = grid_anchors(torch.zeros(1, 4), (9, 7), 1)[:, :2] * torch.tensor([120, 114])
-alt = "The locations of P7 on an image of 1088 by 800 pixels: ours in the middle of the cells, torchvision's at their corners and closer"
+alt = (
+    "The locations of P7 on an image of 1088 by 800 pixels: ours in the middle of the cells, the last row below the image; "
+    "torchvision's begin in the upper left corner and lie closer together, all inside."
+)
 with plot.figure(alt, width=6, height=4.4) as ax:
     plot.show_points(ours, "positive", ax=ax)
     plot.show_points(theirs, "prediction", ax=ax)
@@ -611,10 +618,10 @@ r"""
 All four detectors end alike: candidates over a threshold, the best of each level, clipped to the image, NMS
 within each class, the best of all. Two of torchvision's habits must be copied:
 
-- **NMS for all classes at once.** Up to 1,000 boxes, torchvision moves each class to a place of its own, far
-  from the others, and calls NMS once. That is quick, but large coordinates have fewer digits left: two boxes
-  whose IoU lies at the threshold may be judged otherwise than in place. Above 1,000 it goes class by class, as
-  your `batched_nms` does.
+- **NMS for all classes at once.** Up to 1,000 boxes (on a CPU; on a GPU its limit is higher), torchvision moves
+  each class to a place of its own, far from the others, and calls NMS once. That is quick, but large coordinates
+  have fewer digits left: two boxes whose IoU lies at the threshold may be judged otherwise than in place. Above
+  1,000 it goes class by class, as your `batched_nms` does.
 - **Labels.** SSD and Faster R-CNN have a background class, number 0, in their softmax. FCOS and RetinaNet have
   none, yet torchvision gives them 91 columns and calls a column by its number. Column 0 was never taught
   anything.
@@ -651,7 +658,7 @@ def suppress(boxes, scores, groups, iou_threshold, nms):
 # %% [markdown]
 r"""
 Your `nms` walks over tensors in Python, and each small step of PyTorch costs some microseconds. Here is a form
-with the same answers in a tenth of the time: one matrix of your `box_iou`, then the walk over its rows in
+with the same answers in half of the time or less: one matrix of your `box_iou`, then the walk over its rows in
 NumPy. Overlaps are compared in double precision, as C++ does.
 """
 
@@ -1372,8 +1379,8 @@ plot.table([[kind, fast, theirs, ratio]], ["", "yours, images/s", "torchvision's
 
 # %% [markdown]
 r"""
-Nearly all the time goes into the same convolutions, so the ratio is close to 1. At full size, 800 pixels, there
-are ten times as many of them, and the rest matters even less.
+Nearly all the time goes into the same convolutions, so the ratio is close to 1. At full size, 800 pixels, there are
+nearly thirty times as many pixels, and the rest matters even less.
 
 ## Your package
 
