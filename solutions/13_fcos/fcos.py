@@ -1546,7 +1546,10 @@ def overlaps_of_winners(model, data):
 if history.total:  # nothing is trained while grading
     overlaps = overlaps_of_winners(model, test.subset(range(200)))
     least = torch.arange(0.5, 1.0, 0.025)
-    alt = "The share of objects whose winner has at least a certain IoU: it falls to nearly none at 0.95, and two curves lie close together"
+    alt = (
+        "The share of objects whose winner has at least a certain IoU, by class alone and with centre-ness: it falls to nearly "
+        "none at 0.95; the two curves lie close together."
+    )
     with plot.figure(alt, width=5.5, height=3.4) as ax:
         for role, column, name in ((1, 0, "class alone"), (4, 1, "class · centre-ness")):
             plot.curve(least, [(overlaps[:, column] >= t).float().mean() for t in least], role, name, ax)
