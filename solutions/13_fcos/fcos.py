@@ -108,7 +108,7 @@ with plot.figure(alt, columns=2, width=8, height=4) as axes:
 r"""
 ## Locations
 
-A cell $(x, y)$ of a map of stride $s$ sees a region of the image. The slides map it back to
+A cell $(x, y)$ of a map of stride $s$ sees a region of the image, its **receptive field**. The slides map it back to
 
 $$(x', y') = \left(\left\lfloor \tfrac{s}{2} \right\rfloor + x s,\; \left\lfloor \tfrac{s}{2} \right\rfloor + y s\right),$$
 
