@@ -45,7 +45,7 @@ with plot.figure(
     height=4,
 ) as ax:
     plot.show_grid(5, 4, (WIDTH, HEIGHT), role="negative", image=photo, ax=ax)
-    plot.show_boxes(six, "forced", ax=ax)
+    plot.show_boxes(six, "anchor", thickness=2.5, ax=ax)
 
 # %% [markdown]
 r"""
@@ -71,7 +71,7 @@ object $(x_{min}, y_{min}, x_{max}, y_{max})$ = (230, 60, 300, 200). The slides 
 | the left one of 2×1 | $(\frac{w}{2},\ h)$ | $(x_{min},\ y_{min})$ | $(x_{max} - \frac{w}{2},\ y_{max} - h)$ |
 | the upper middle one of 3×2 | $(\frac{w}{3},\ \frac{h}{2})$ | $(x_{min} - \frac{w}{3},\ y_{min})$ | $(x_{max} - \frac{2w}{3},\ y_{max} - \frac{h}{2})$ |
 
-The anchor is dashed. The arrows go from its corners to the object's. Look at how they shrink.
+The anchor is light blue. The arrows go from its corners to the object's. Look at how they shrink.
 """
 
 # %%
@@ -91,7 +91,7 @@ with plot.figure(
 ) as axes:
     for ax, (name, (columns, lines, anchor)) in zip(axes, tries.items()):
         plot.show_grid(columns, lines, (640, 480), role="negative", ax=ax)
-        plot.show_boxes(torch.tensor([anchor]), "forced", ax=ax)
+        plot.show_boxes(torch.tensor([anchor]), "anchor", thickness=2.5, ax=ax)
         plot.show_boxes(objects, "truth", ax=ax)
         for corner in ((0, 1), (2, 3)):
             start, end = ([box[i] for i in corner] for box in (anchor, objects[0].tolist()))

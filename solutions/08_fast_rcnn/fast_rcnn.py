@@ -1602,7 +1602,8 @@ print(f"{1000 * proposal_seconds:.0f} ms a scene")
 # %%
 torch.manual_seed(0)
 model = FastRCNN(small_trunk(("c3",)), "c3", len(train.classes))
-history = fit(model, loss, train, steps=500, batch_size=16, peak_rate=5e-3, checkpoint="08_fast_rcnn.safetensors")
+history = fit(model, loss, train, steps=500, batch_size=16, peak_rate=5e-3,
+              expected="08_fast_rcnn scenes", checkpoint="08_fast_rcnn.safetensors")  # fmt: skip
 print(f"the loss fell to less than half: {sum(history.total[-50:]) < sum(history.total[:50]) / 2}")
 
 # %%

@@ -1749,14 +1749,14 @@ r"""
 
 Two hundred pictures like our scenes, of six classes, whose truth you do not have. Train a detector, of any of
 the lessons, find what is in them, and hand in `detections.json` beside this notebook. It is scored by
-pycocotools, AP from IoU 0.50 to 0.95: an AP of **0.05** or less earns nothing, **0.30** or more earns all ten
+pycocotools, AP from IoU 0.50 to 0.95: an AP of **0.05** or less earns nothing, **0.50** or more earns all ten
 points, between them in proportion. If the file is malformed, you get a message that says what is wrong, and
 nothing for this part; the rest of the lesson is not touched.
 
 Where there is no challenge (you found this course by yourself), the pictures are for practice and earn nothing.
 
 Below, SSD of lesson 5 is trained for 300 steps, about half a minute. You can do better: more steps (1,000 take
-two minutes or so), another detector, a finer level for small objects. You know your AP beforehand: that of
+two minutes or so), the rate and the decay of lesson 5, another detector, a finer level for small objects. You know your AP beforehand: that of
 `scenes("val")` is about the same. Do not tune on it for too long, or it will flatter you.
 """
 
@@ -1803,7 +1803,7 @@ alt = "Eight pictures of the challenge with detections; many shapes have none, a
 with plot.figure(alt, width=9, height=4.6) as ax:
     plot.pictures(given.images[:8], None, 4, predictions=good, classes=given.classes, ax=ax)
 
-# %% detections="challenge" points=10 zero=0.05 full=0.30
+# %% detections="challenge" points=10 zero=0.05 full=0.50
 
 # %% [markdown]
 r"""
