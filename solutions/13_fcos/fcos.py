@@ -108,7 +108,7 @@ with plot.figure(alt, columns=2, width=8, height=4) as axes:
 r"""
 ## Locations
 
-A cell $(x, y)$ of a map of stride $s$ sees a region of the image. The slides map it back to
+A cell $(x, y)$ of a map of stride $s$ sees a region of the image, its **receptive field**. The slides map it back to
 
 $$(x', y') = \left(\left\lfloor \tfrac{s}{2} \right\rfloor + x s,\; \left\lfloor \tfrac{s}{2} \right\rfloor + y s\right),$$
 
@@ -1474,16 +1474,17 @@ with plot.figure(alt, width=5.5, height=3.4) as ax:
 # %% [markdown]
 r"""
 The dotted line is the floor of the centre-ness loss. And the four scenes from the beginning, with what the detector reports at a
-score over 0.2. Boxes come first in such a training, and the names of the shapes late: focal loss learns the classes slowly.
+score over 0.2, over the true boxes (green). Boxes come first in such a training, and the names of the shapes late: focal loss learns the classes slowly.
 """
 
 # %%
 images, targets = next(test.batches(4))
 with torch.no_grad():
     found = model.detect(images, score_threshold=0.2)
-alt = "Four scenes with true and detected boxes; most shapes have both"
+alt = "Four scenes with true and detected boxes; most shapes have both, some with a wrong name; some blobs have one too"
 with plot.figure(alt, width=9, height=2.6) as ax:
-    plot.pictures(images, targets, 4, predictions=found, classes=test.classes, ax=ax)
+    bare = [{"boxes": one["boxes"]} for one in targets]
+    plot.pictures(images, bare, 4, predictions=found, classes=test.classes, ax=ax)
 
 # %% [markdown]
 r"""
@@ -1548,7 +1549,10 @@ def overlaps_of_winners(model, data):
 if history.total:  # nothing is trained while grading
     overlaps = overlaps_of_winners(model, test.subset(range(200)))
     least = torch.arange(0.5, 1.0, 0.025)
-    alt = "The share of objects whose winner has at least a certain IoU: it falls to nearly none at 0.95, and two curves lie close together"
+    alt = (
+        "The share of objects whose winner has at least a certain IoU, by class alone and with centre-ness: it falls to nearly "
+        "none at 0.95; the two curves lie close together."
+    )
     with plot.figure(alt, width=5.5, height=3.4) as ax:
         for role, column, name in ((1, 0, "class alone"), (4, 1, "class · centre-ness")):
             plot.curve(least, [(overlaps[:, column] >= t).float().mean() for t in least], role, name, ax)

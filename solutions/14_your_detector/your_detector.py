@@ -1757,8 +1757,9 @@ nothing for this part; the rest of the lesson is not touched.
 Where there is no challenge (you found this course by yourself), the pictures are for practice and earn nothing.
 
 Below, SSD of lesson 5 is trained for 300 steps, about half a minute. You can do better: more steps (1,000 take
-two minutes or so), the rate and the decay of lesson 5, another detector, a finer level for small objects. You know your AP beforehand: that of
-`scenes("val")` is about the same. Do not tune on it for too long, or it will flatter you.
+two minutes or so), the rate and the decay of lesson 5, another detector, a finer level for small objects. You
+know your AP beforehand: that of `scenes("val")` is about the same. Do not tune on it for too long, or it will
+flatter you.
 """
 
 # %%
