@@ -579,7 +579,7 @@ print("your batched_nms keeps:   ", batched_nms(ends, torch.tensor([0.9, 0.8]), 
 r"""
 One box is 110 pixels away from the other and of another class, and is removed all the same. Boxes that are not
 clipped to the image have negative coordinates every day. And where shifts are large, float32 has no digits left
-for small boxes. torchvision uses the trick for up to some thousand boxes, and a loop over the classes beyond;
+for small boxes. torchvision uses the trick for up to 1,000 boxes on a CPU, and a loop over the classes beyond;
 on random boxes around an image's corner its answer differs from the definition every now and then. Going
 class by class is right everywhere.
 
