@@ -185,18 +185,18 @@ Four boxes that can be drawn on paper:
 | 2: (70, 20, 100, 50) | 0.6 | 0 | 0 | 1 | 0 |
 | 3: (10, 30, 50, 70) | 0.7 | **0.6** | 0.33 | 0 | 1 |
 
-The threshold is 0.5. In the figure, black boxes wait, the orange one is picked, blue ones have been kept, and
-the dotted grey one is removed.
+The threshold is 0.5. In the figure, light blue boxes wait, the amber one is picked, orange ones have been kept,
+and the pink one is removed.
 """
 
 # %%
 paper = torch.tensor([[10.0, 20, 50, 60], [10, 10, 50, 50], [70, 20, 100, 50], [10, 30, 50, 70]])
 paper_scores = torch.tensor([0.8, 0.9, 0.6, 0.7])
 ROUNDS = [  # title, and boxes by role
-    ("before: all wait", {"proposal": [0, 1, 2, 3]}),
-    ("pick 1: 0.9 removes 0.8", {"negative": [0], "proposal": [2, 3], "prediction": [1]}),
-    ("pick 2: 0.7 removes nothing", {"positive": [1], "proposal": [2], "prediction": [3]}),
-    ("pick 3: 0.6, none is left", {"positive": [1, 3], "prediction": [2]}),
+    ("before: all wait", {"anchor": [0, 1, 2, 3]}),
+    ("pick 1: 0.9 removes 0.8", {"ignored": [0], "anchor": [2, 3], "forced": [1]}),
+    ("pick 2: 0.7 removes nothing", {"prediction": [1], "anchor": [2], "forced": [3]}),
+    ("pick 3: 0.6, none is left", {"prediction": [1, 3], "forced": [2]}),
 ]
 alt = (
     "Four boxes, one pick at a time. The box of score 0.9 is picked and removes the one of 0.8. Then 0.7 is picked, "
@@ -383,8 +383,9 @@ same(nms(grid.double(), few.double(), 0.375), torch.tensor(expected),
 
 # %% [markdown]
 r"""
-Now on the detector's own boxes, of all classes at once for the moment. Look at what the threshold does: at 0.2
-shapes in a row lose their boxes to a neighbour, at 0.8 echoes stay. In a crowd no threshold is right for all.
+Now on the detector's own boxes (orange; the true ones are green), of all classes at once for the moment. Look at
+what the threshold does: at 0.2 shapes in a row lose their boxes to a neighbour, at 0.8 echoes stay. In a crowd no
+threshold is right for all.
 """
 
 # %%
@@ -399,7 +400,7 @@ with plot.figure(alt, width=9, height=3.3, columns=3) as axes:
         kept = nms(sure["boxes"], sure["scores"], limit)
         plot.show_boxes(truth, "truth", image=image, ax=ax)
         plot.show_boxes(sure["boxes"][kept], "prediction", ax=ax)
-        ax.set(title=f"{limit}: {len(kept)} boxes, {len(truth)} objects")
+        ax.set(title=f"threshold {limit}: {len(kept)} boxes, {len(truth)} objects")
 agrees = all(
     torch.equal(nms(one["boxes"], one["scores"], limit), torchvision.ops.nms(one["boxes"], one["scores"], limit))
     for one in raw[:20]
@@ -579,11 +580,11 @@ print("your batched_nms keeps:   ", batched_nms(ends, torch.tensor([0.9, 0.8]), 
 r"""
 One box is 110 pixels away from the other and of another class, and is removed all the same. Boxes that are not
 clipped to the image have negative coordinates every day. And where shifts are large, float32 has no digits left
-for small boxes. torchvision uses the trick for up to some thousand boxes, and a loop over the classes beyond;
+for small boxes. torchvision uses the trick for up to 1,000 boxes on a CPU, and a loop over the classes beyond;
 on random boxes around an image's corner its answer differs from the definition every now and then. Going
 class by class is right everywhere.
 
-Does it matter which of the two we take, all at once or by class? On our scenes:
+By class fewer boxes compete, so more of them stay. On our scenes:
 """
 
 # %%
@@ -656,7 +657,7 @@ four boxes, with $\sigma = 0.5$:
 
 Box 2 was the last, and comes second: it shares nothing with anybody. Box 0 decays twice. The answer is the
 indices 1, 2, 3, 0 and the scores 0.9, 0.6, 0.561, 0.190: each box with the score it had when it was picked.
-Later picks leave it alone.
+Later picks leave it alone. In the figure, follow box 0.
 """
 
 # %%
@@ -672,7 +673,8 @@ alt = (
 )
 with plot.figure(alt, width=9.5, height=2.6, columns=4, sharey=True) as axes:
     for ax, (title, values, done) in zip(axes, STAGES):
-        colors = [plot.ROLES["positive" if box in done else "anchor"].color for box in range(4)]
+        roles = ["forced" if done[-1:] == [box] else "prediction" if box in done else "anchor" for box in range(4)]
+        colors = [plot.ROLES[role].color for role in roles]
         bars = ax.bar(range(4), values, color=colors, edgecolor="black")
         ax.bar_label(bars, [f"{value:.2f}" + " ✓" * (box in done) for box, value in enumerate(values)], fontsize=8)
         ax.set(title=title, xlabel="box", xticks=range(4), ylim=(0, 1.05))
@@ -987,9 +989,9 @@ r"""
 Read it with care. Against NMS at the usual 0.5, Soft-NMS wins in the crowd, by about 0.04 when we wrote this. But
 NMS at 0.7 does as well there: in these scenes two neighbours overlap by a half as a rule, and 0.5 is simply the
 wrong threshold. What Soft-NMS saves us is the choice. In the sparse scenes NMS at 0.8 leaves echoes and costs AP;
-Soft-NMS with one and the same $\sigma$ is at the top of both curves, and so it was on scenes between the two when
-we tried. Sets of photographs have both kinds of image. The small gain in sparse scenes has another reason: an echo may fit the object
-better than the box with the best score, and AP asks for good fits too.
+Soft-NMS with one and the same $\sigma$ is near the top of both curves. Sets of photographs have both kinds of
+image. The small gain in sparse scenes has another reason: an echo may fit the object better than the box with the
+best score, and AP asks for good fits too.
 
 ### Where the gain is
 
@@ -1239,7 +1241,7 @@ plot.table(rows, ["3,000 boxes", "kept", "yours, times torchvision's time", "in 
 # %% [markdown]
 r"""
 The table is of the machine it ran on; yours will differ. What holds in general: the loop of single steps pays some
-calls for each box that it keeps, blocks pay a few for 256. Where boxes crowd, most are gone after their block has
+calls for each box that it keeps, blocks pay a few for 256. Where boxes crowd, many are gone after their block has
 been held against the kept ones, and the tables are small. Where they are spread out nearly all stay, and blocks look at
 nearly every pair, as torchvision's C++ does. `fast_nms` does not: the better algorithm beats the faster language. The
 trick of working in blocks, with a bit for each pair, is also how torchvision's NMS runs on a GPU.

@@ -61,8 +61,8 @@ r"""
 This is what we are going to compute. We need a detector; for most of the lesson a *pretended* one will do. It
 moves and resizes the true boxes a little, misses some (mostly small ones), finds some twice, and invents
 others. It is not clever, but we know exactly what it does wrong, so we can see what a metric makes of it.
-Above, four scenes with true and pretended boxes; below, the curve that says how good it is, for each class,
-drawn by the official program. At the end it will be yours.
+Above, four scenes with true and pretended boxes: look for a box on nothing. Below, the curve that says how good
+it is, for each class, computed by the official program. At the end it will be yours.
 """
 
 
@@ -102,10 +102,11 @@ def pretend(data, seed=0, invented=1, spread=0.06, keep=1):
 
 data = scenes("test", 200, device="cpu")
 truths, found = data.targets, pretend(data)
-alt = "Four scenes with true and pretended boxes: most shapes have both, some only one, and some boxes lie on nothing"
+SHOWN = [5, 11, 17, 23]
+alt = "Four scenes, true and pretended boxes: some shapes have both, some two detections or none; some boxes lie on nothing"
 with plot.figure(alt, width=9, height=2.5) as ax:
-    plot.pictures(data, columns=4, count=4, predictions=found, ax=ax)
-alt = "Precision over recall of six classes at IoU 0.5: all begin at 1 and break off at a recall between 0.6 and 0.8"
+    plot.pictures(data.subset(SHOWN), columns=4, predictions=[found[i] for i in SHOWN], ax=ax)
+alt = "Precision over recall, six classes and their mean: all begin at 1; the classes break off between 0.65 and 0.85"
 with plot.figure(alt, width=7, height=3.4) as ax:
     plot_precision_recall(evaluate_detections(found, truths, data.classes, small=16, large=40), ax)
 
@@ -1059,7 +1060,7 @@ same(float(coco101_ap(p, r)) - plain_coco(p, r), 0.0,
 
 # %% [markdown]
 r"""
-All three on the example, and the 101-point AP of the pretended detector, for each class.
+All three on the example:
 """
 
 # %%
@@ -1070,13 +1071,19 @@ for name, ap in (("VOC 2007", voc11_ap), ("all points", area_ap), ("COCO", coco1
 # %% [markdown]
 r"""
 Let the detections in one by one. Each hit is a step to the right, each false alarm one straight down. The three kinds
-of AP follow, and read-outs say by how much. When does a false alarm cost nothing?
+of AP follow, and the text says by how much. When does a false alarm cost nothing?
 """
 
 # %%
 from coursekit.widgets import explore_average_precision
 
 explore_average_precision(precision_recall, voc11_ap, area_ap, coco101_ap)
+
+# %% [markdown]
+r"""
+And the pretended detector, class by class, at an IoU of 0.5; `of_class` picks the boxes of one class. Look at the
+end of each curve: the last detections, those with the lowest scores, are false alarms.
+"""
 
 # %% setup=true
 def of_class(images, label):
@@ -1110,8 +1117,8 @@ if there are several:
 * **COCO 2017** has 80 classes and ten thresholds, 0.50, 0.55, …, 0.95: the mean of 800 APs (101 points),
   simply called **AP**. AP50 and AP75 are the means at one threshold.
 
-Thresholds above 0.5 ask for boxes that fit. At 0.5 a box may miss a third of the object and still be right;
-at 0.95 a pixel or two decide.
+Thresholds above 0.5 ask for boxes that fit. At 0.5 a box of the right size may lie a third of its width to the
+side and still be right; at 0.95 a pixel or two decide.
 
 **Classes without objects** are left out of the mean: nothing could be found, so recall means nothing. (An AP
 of 0 would punish the detector for the choice of images. Still, its false alarms of such a class are then seen
@@ -1303,7 +1310,7 @@ how well a box has to fit, and the mean over thresholds hides that.
 IOUS = [round(0.5 + 0.05 * step, 2) for step in range(10)]  # 0.5, 0.55, ... 0.95
 careful = pretend(data, spread=0.02, keep=0.5)
 result, other = mean_ap(found, truths, IOUS), mean_ap(careful, truths, IOUS)
-alt = "AP over the IoU threshold: the first detector begins higher and falls to 0, the second is lower and stays: they cross"
+alt = "AP over the IoU threshold: the first detector begins at 0.7 and falls to 0, the second keeps 0.35 up to 0.9: they cross"
 with plot.figure(alt, width=5.5, height=3.2) as ax:
     plot.curve(IOUS, result["per_threshold"], 1, "finds more", ax)
     plot.curve(IOUS, other["per_threshold"], 4, "fits better", ax)
@@ -1336,8 +1343,8 @@ print("twenty random samples of 15 images:", all(
 
 # %% [markdown]
 r"""
-Pretended detections come from a person's idea of a detector. So train a real one, for a moment: torchvision's
-SSD on a small trunk, for about a minute. Lesson 5 builds such a detector; here only its detections matter.
+Pretended detections come from a person's idea of a detector. So train a real one, for about a minute:
+torchvision's SSD on a small trunk. You built such a detector in lesson 5; here only its detections matter.
 """
 
 # %% tags=["nbval-ignore-output"]
@@ -1362,8 +1369,8 @@ with torch.no_grad(), evaluation_mode(model):
 real = [{key: value.cpu() for key, value in one.items()} for one in real]
 alt = "Four scenes with true boxes and those detections of the real SSD that score more than 0.2"
 with plot.figure(alt, width=9, height=2.5) as ax:
-    sure = [{key: value[one["scores"] > 0.2] for key, value in one.items()} for one in real]
-    plot.pictures(data, columns=4, count=4, predictions=sure, ax=ax)
+    sure = [{key: value[real[i]["scores"] > 0.2] for key, value in real[i].items()} for i in SHOWN]
+    plot.pictures(data.subset(SHOWN), columns=4, predictions=sure, ax=ax)
 print("a real SSD:", agree(real, truths, data.classes))
 print(f"its AP50 > 0.08: {mean_ap(real, truths, [0.5])['AP'] > 0.08}")
 
@@ -1591,9 +1598,9 @@ r"""
 The column is not useless: it compared five trainings of one detector in one way. But it is no AP, 0.87 is not
 to be put beside the 68.0 of VOC, and a detector can be tuned to it by reporting more.
 
-AP, too, is forgiving with false alarms, if they come *late*: our invented boxes score low, so they stand at
-the end of the list, where the envelope is low already. That is as it should be for a ranking. A person who
-sets a threshold sees none of them.
+AP, too, is forgiving with false alarms, if they come *late*: our invented boxes score low, so most of them
+stand far down the list, where the envelope is low already. That is as it should be for a ranking. A person who
+sets a threshold sees few of them.
 
 ### Question: the flood
 

@@ -64,7 +64,7 @@ def over_segment(image, scale=100):
 
 test = scenes("test", 200)
 SHOWN = (0, 3, 8)
-alt = "Three scenes of a few shapes with their true boxes; below them the same scenes in about fifty flat colours"
+alt = "Three scenes of a few shapes with their true boxes; below them the same scenes in sixty to ninety flat pieces"
 with plot.figure(alt, width=7.5, height=5, rows=2, columns=3) as axes:
     for (above, below), number in zip(axes.T, SHOWN):
         image, pieces = test.images[number].cpu(), over_segment(test.images[number])
@@ -93,8 +93,9 @@ And it is slow. With VGG-16 an image takes **47 seconds** on a GPU. Training com
 the SVMs, then the regressors. The features of all regions of all images are written to disk in between, hundreds of
 gigabytes of them. And what the SVMs and regressors learn never reaches the network.
 
-Count the multiplications. The convolutions of VGG-16 need about 15.3 billion for 224×224 pixels. Its two fully connected layers have
-25,088·4,096 + 4,096·4,096 = 120 million weights, so as many multiplications for each region.
+Count the multiplications. The convolutions of VGG-16 need about 15.3 billion for 224×224 pixels. Its two large fully
+connected layers, the first on 512·7·7 = 25,088 numbers, have 25,088·4,096 + 4,096·4,096 = 120 million weights, so as
+many multiplications for each region.
 """
 
 # %%
@@ -391,8 +392,8 @@ For example, pieces 0, 1, 2, 3 of an image 6 wide and 4 high, where 0 and 1 have
 3 3 3 3 2 2        then  2 + 5 -> 6, box (0, 0, 6, 4)
 ```
 
-Why 3 and 4 before 2 and 3? They are equally large and share no colour; but the box around 3 and 4 has 16 pixels, that
-around 2 and 3 has 24.
+Why 3 and 4 before 2 and 3, or 2 and 4? All are equally large and share no colour; but the box around 3 and 4 has 16
+pixels, the other two have 24.
 
 <details><summary>Hint</summary>
 Keep a dict from a pair <code>(i, j)</code>, <code>i &lt; j</code>, to its similarity. Each round: find the best pair;
@@ -534,7 +535,7 @@ count = int(pieces.max()) + 1
 half = count + count // 2
 steps = [("pieces", boxes[:count]), ("first unions", boxes[count:half]), ("last unions", boxes[half:])]
 alt = "A scene with the boxes of its pieces, of the first unions, which are small, and of the last, which are large"
-with plot.figure(alt, width=9, height=3.2, columns=3) as axes:
+with plot.figure(alt, width=9, height=3.4, columns=3) as axes:
     for ax, (title, some) in zip(axes, steps):
         plot.show_boxes(some, "proposal", image=image, thickness=0.6, ax=ax)
         ax.set(title=f"{title}: {len(some)} boxes")
@@ -553,7 +554,7 @@ def propose(image, scale=100):
 
 proposals = [propose(test.images[number]) for number in SHOWN]
 alt = "Three scenes: true boxes, and for each the best proposal, which is close to most of them"
-with plot.figure(alt, width=9, height=3.2, columns=3) as axes:
+with plot.figure(alt, width=9, height=3.4, columns=3) as axes:
     for ax, number, some in zip(axes, SHOWN, proposals):
         truth = test.targets[number]["boxes"].cpu()
         best = some[box_iou(truth, some).argmax(1)]
@@ -593,7 +594,7 @@ by_chance = [random_boxes(300, 128, seed) for seed in range(50)]
 COUNTS = (5, 10, 20, 40, 80, 120, 160, 200, 250, 300)
 alt = (
     "Recall over the number of proposals, on the left for an IoU of 0.5, on the right of 0.7. Selective search reaches "
-    "over 0.9 with a hundred boxes; 300 random boxes reach 0.4 at 0.5 and 0.1 at 0.7."
+    "about 0.9 with a hundred boxes; 300 random boxes reach 0.4 at 0.5 and 0.1 at 0.7."
 )
 with plot.figure(alt, width=9.5, height=3.6, columns=2, sharey=True) as axes:
     for ax, threshold in zip(axes, (0.5, 0.7)):
@@ -652,7 +653,7 @@ RoIPool of the Fast R-CNN paper works with whole cells, and rounds **twice**:
 What lies outside of the map is left out, column 8 here, as the map ends with column 7; a bin that has no cell left is
 0. Of the cells of a bin the largest value is taken, for each channel by itself.
 
-Below is a map of 8×6 cells, 128×96 pixels at a stride of 16. Each cell has its value written in it: 10·row + column.
+Below is a map of 8×6 cells, 128×96 pixels at a stride of 16. Each cell has its value, 10·row + column, in its corner.
 On the left the region of (24, 8, 120, 72) pixels, projected; in the middle what RoIPool makes of it, and in the
 colours its six bins; on the right what RoIAlign will do.
 """
@@ -670,7 +671,7 @@ with plot.figure(alt, width=11, height=3, columns=3) as axes:
         plot.show_grid(8, 6, (8, 6), role="negative", ax=ax)
         for y in range(6):
             for x in range(8):
-                ax.text(x + 0.5, y + 0.5, f"{ramp[y, x]:.0f}", ha="center", va="center", fontsize=7, color="#777777")
+                ax.text(x + 0.72, y + 0.74, f"{ramp[y, x]:.0f}", ha="center", va="center", fontsize=7, color="#555555")
         ax.set(title=title, xlabel="x (cells)", ylabel="y (cells)", xlim=(-0.2, 9.2), ylim=(6.3, -0.3))
     plot.show_boxes([projected.tolist()], "proposal", ax=axes[0])
     inset = 0.06
@@ -1081,7 +1082,7 @@ with plot.figure(alt, width=10, height=2.8, columns=4) as axes:
 r"""
 ## What a proposal is to learn
 
-An anchor of SSD is positive if it overlaps an object by more than 0.5. A proposal likewise, with two differences:
+An anchor of SSD is positive if it overlaps an object by more than 0.5. The rules for a proposal are similar:
 
 - The class is that of the object which it overlaps **most**, with an IoU of **at least 0.5**: label $u \ge 1$.
 - With the largest IoU in **[0.1, 0.5)** it is background: $u = 0$.
@@ -1179,9 +1180,11 @@ truth, some = test.targets[number], proposals[1]
 said = label_proposals(box_iou(truth["boxes"].cpu(), some), truth["labels"].cpu())
 alt = "One scene three times: positive proposals close to the objects, background that touches them, and the ignored rest"
 with plot.figure(alt, width=9, height=3.3, columns=3) as axes:
-    for ax, (title, chosen, role) in zip(axes, (("positive", said > 0, "positive"), ("background", said == 0, "negative"),
-                                                ("ignored", said < 0, "ignored"))):  # fmt: skip
-        plot.show_boxes(some[chosen], role, image=test.images[number], thickness=0.7, ax=ax)
+    for ax, (title, chosen, role, width) in zip(axes, (
+        ("positive", said > 0, "positive", 0.7), ("background", said == 0, "negative", 1.6),
+        ("ignored", said < 0, "ignored", 0.7),
+    )):  # fmt: skip
+        plot.show_boxes(some[chosen], role, image=test.images[number], thickness=width, ax=ax)
         ax.set(title=f"{title}: {int(chosen.sum())}")
 
 # %% [markdown]
@@ -1444,7 +1447,7 @@ same(leaves[0].grad, ((scores.softmax(-1) - torch.eye(6).double()[kinds.clamp(mi
 r"""
 ## The detector
 
-All parts are there. One thing first: a step of training pools about a thousand regions, with gradients, and our
+All parts are there. One thing first: a step of training pools about five hundred regions, with gradients, and our
 `roi_align` reads each point in four goes over large tables. Here is the same as **one** call. Every bin is a weighted
 sum of 16 cells (four points of four cells each), and weighted sums of rows of a table are what PyTorch's
 `embedding_bag` is for; it is made for language models, where the rows are words.
@@ -1539,9 +1542,9 @@ Of each image 32 regions a step, at most a quarter of them positive. The true bo
 object has at least one region to learn from.
 
 One thing we do otherwise than the paper. Of 2,000 proposals of a photograph some hundred touch an object. Of our
-hundred a handful does, and a strip or a blob that lies by itself, and is no class, is *always* ignored: nobody would ever
-tell the detector that it is background. So background in [0.1, 0.5) comes first, and the **ignored ones fill up** the
-sample. Faster R-CNN's code does so too, by setting the lower bound to 0.
+hundred some twenty-five do, and a strip or a blob that lies by itself, and is no class, is *always* ignored: nobody
+would ever tell the detector that it is background. So background in [0.1, 0.5) comes first, and the **ignored ones
+fill up** the sample. Faster R-CNN's code does so too, by setting the lower bound to 0.
 """
 
 # %% tags=["experiment"]
@@ -1582,7 +1585,7 @@ r"""
 
 Training comes back to each image several times, and its proposals stay the same. So they are **computed once** and
 kept beside the targets: `with_proposals`. When a batch mirrors an image, it mirrors the boxes *and* the proposals; who
-forgets the latter trains on regions that lie anywhere. This is your `selective_search` at work, some hundred merges a
+forgets the latter trains on regions that lie anywhere. This is your `selective_search` at work, some seventy merges a
 scene; on a quiet machine it takes half a minute.
 """
 
@@ -1642,7 +1645,10 @@ for strips and blobs that were taken for a shape.
 """
 
 # %%
-alt = "Three scenes with true boxes and detections; many shapes have both, with the right name"
+alt = (
+    "Three scenes with true boxes and detections: some shapes are found under the right name, some under a wrong one or "
+    "not at all, and a blob is taken for a shape."
+)
 with plot.figure(alt, width=9, height=3.2, columns=3) as axes:
     for ax, number in zip(axes, SHOWN):
         if number < len(test):
