@@ -43,7 +43,7 @@ boxes.
 
 # %%
 test = scenes("test")
-alt = "Four scenes with two to five shapes each, and the true box and name of each shape"
+alt = "Four scenes with one to six shapes each, and the true box and name of each shape"
 with plot.figure(alt, width=8, height=2.2) as ax:
     plot.pictures(test, columns=4, count=4, ax=ax)
 

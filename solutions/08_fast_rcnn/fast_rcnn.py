@@ -1659,7 +1659,7 @@ with plot.figure(alt, width=9, height=3.2, columns=3) as axes:
 
 # %% [markdown]
 r"""
-AP50 is no match for lesson 5: that SSD saw 4,096 different scenes in 1,000 steps of 32 images, this detector sees 768
+AP50 is no match for lesson 5: that SSD saw 4,096 different scenes in 700 steps of 32 images, this detector sees 768
 scenes in 500 steps of 16. But look at AP75. It is close to AP50, so a detection that is right is right to a few
 pixels. The proposals are the reason: in a drawn scene the border of a piece *is* the border of a shape. Below, for
 each object, how well its best proposal fits, and how well the best detection does. The best proposals fit even better:
