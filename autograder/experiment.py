@@ -45,11 +45,7 @@ def run_experiment(lesson, seeds, forms=None, *, part=None, root=ROOT, folder=No
     if lesson not in paths:
         raise LessonError(f"no lesson {lesson!r} in {Path(root) / 'solutions'}; there are {', '.join(paths)}")
     file = Path(folder or RESULTS) / f"{lesson}{f'_{part}' if part else ''}.json"
-    code, digest = experiment_cells(paths[lesson], part)
-    namespace = {"__name__": "experiment"}
-    with contextlib.chdir(paths[lesson].parent):  # where `earlier` looks for the lessons beside this one
-        for number, source in enumerate(code, 1):
-            exec(compile(source, f"{lesson}, cell {number} of its experiment", "exec"), namespace)
+    namespace, digest = experiment_names(paths[lesson], part)
     known = list(namespace[f"{part.upper()}_FORMS" if part else "FORMS"])
     experiment = namespace[f"{part}_experiment" if part else "experiment"]
     unknown = [form for form in forms or () if form not in known]
@@ -77,6 +73,16 @@ def run_experiment(lesson, seeds, forms=None, *, part=None, root=ROOT, folder=No
             runs.sort(key=lambda run: (known.index(run["form"]), run["seed"]))
             write(file, lesson, part, runs)
             print(f"{form}, seed {seed}: {values} in {run['seconds']:.0f} s", flush=True)
+
+
+def experiment_names(path, part=None):
+    """What the cells of a lesson's experiment define, as a dict by name, and a digest of those that are the experiment itself."""
+    code, digest = experiment_cells(path, part)
+    namespace = {"__name__": "experiment"}
+    with contextlib.chdir(path.parent):  # where `earlier` looks for the lessons beside this one
+        for number, source in enumerate(code, 1):
+            exec(compile(source, f"{path.parent.name}, cell {number} of its experiment", "exec"), namespace)
+    return namespace, digest
 
 
 def experiment_cells(path, part=None):

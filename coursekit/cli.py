@@ -16,7 +16,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-MODULES = {"pillow": "PIL.Image", "pycocotools": "pycocotools.mask", "scikit-image": "skimage"}  # where the name to import is another
+MODULES = {  # where the name to import is another
+    "faster-coco-eval": "faster_coco_eval", "pillow": "PIL.Image", "pycocotools": "pycocotools.mask", "scikit-image": "skimage",
+}  # fmt: skip
 ROOM_NEEDED = 2  # GB free where downloads go: the largest set with its archive
 EXTRAS = {"notebooks": "open the lessons", "instructor": "build and grade", "dev": "run the tests"}
 

@@ -1,9 +1,12 @@
-"""Scores of a detector by pycocotools, the reference implementation of COCO's average precision.
+"""Scores of a detector: the numbers of pycocotools, the reference implementation of COCO's average precision.
 
     scores = evaluate(detect, data, small=16, large=40)
     scores.AP50                       # a float; NaN where nothing of that kind is in the data
     scores                            # a table, in a notebook and as text
     plot_precision_recall(scores)
+
+They are computed by faster-coco-eval, which gives the same in a quarter of the time, or by pycocotools where that is
+not installed.
 
 Source: Lin et al., ECCV 2014 (arXiv:1405.0312), https://cocodataset.org/#detection-eval.
 """
@@ -25,7 +28,7 @@ AREAS = ("all", "small", "medium", "large")
 
 @dataclass(frozen=True)
 class Scores:
-    """What pycocotools found; every value lies in 0..1, NaN where there is no object of that kind.
+    """COCO's scores; every value lies in 0..1, NaN where there is no object of that kind.
 
     Attributes:
         AP, AP50, AP75 (float): average precision over the IoU thresholds .50, .55, ... .95; at .50; at .75.
@@ -37,7 +40,7 @@ class Scores:
         counts (dict of str: int): objects of each class, without the ignored ones.
         images (int): how many images were scored.
         small, large (float): sides in pixels; an object is small up to small² of area, large from large² on
-            (in pycocotools one of just that area counts on both sides).
+            (for COCO one of just that area counts on both sides).
         most (int): detections an image that count, the best ones.
         precision (Tensor[10, 101, K]): at each IoU threshold, recall level 0, .01, ... 1 and class; -1 for
             classes without objects.
@@ -152,7 +155,7 @@ def evaluate_detections(detections, targets, classes, *, small=32, large=96, mos
         raise ValueError(f"small={small}, large={large}: expected 0 < small < large, in pixels")
     answers = coco_results(detections, len(classes))
     truths = coco_truths(targets, classes)
-    evaluation = run_pycocotools(truths, answers, (small, large), most)
+    evaluation = run_fastest(truths, answers, (small, large), most)
     precision, recall = evaluation["precision"], evaluation["recall"]  # [T, R, K, areas, 3], [T, K, areas, 3]
     AP, APs, APm, APl = (mean_where_known(precision[:, :, :, area, -1]) for area in range(4))
     AR, ARs, ARm, ARl = (mean_where_known(recall[:, :, area, -1]) for area in range(4))
@@ -291,6 +294,15 @@ def counted_labels(target):
     return (labels[~target["ignore"].cpu()] if "ignore" in target else labels).tolist()
 
 
+def run_fastest(truths, answers, sides, most):
+    """As `run_pycocotools`, by faster-coco-eval where it is installed: equal to the last digit, a test holds it there."""
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ImportError:
+        return run_pycocotools(truths, answers, sides, most)
+    return run(COCO, COCOeval_faster, truths, answers, sides, most)
+
+
 def run_pycocotools(truths, answers, sides, most):
     """COCOeval's `precision` [10, 101, K, 4, 3] and `recall` [10, K, 4, 3]; -1 where there is no object.
 
@@ -299,6 +311,11 @@ def run_pycocotools(truths, answers, sides, most):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    return run(COCO, COCOeval, truths, answers, sides, most)
+
+
+def run(COCO, COCOeval, truths, answers, sides, most):
+    """As `run_pycocotools`, by the two classes of a library."""
     with contextlib.redirect_stdout(io.StringIO()):  # it reports each stage and its seconds
         truth, found = COCO(), COCO()
         truth.dataset = truths
@@ -313,7 +330,7 @@ def run_pycocotools(truths, answers, sides, most):
         evaluation.params.maxDets = [1, min(10, most), most]
         evaluation.evaluate()
         evaluation.accumulate()
-    return {name: torch.from_numpy(evaluation.eval[name]) for name in ("precision", "recall")}
+    return {name: torch.as_tensor(evaluation.eval[name]) for name in ("precision", "recall")}
 
 
 def mean_where_known(values):

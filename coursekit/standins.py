@@ -341,6 +341,18 @@ NMS = (
     "torchvision.ops.boxes._batched_nms_vanilla",
 )
 
+COCO = (
+    "pycocotools.cocoeval.COCOeval",
+    "faster_coco_eval.core.cocoeval.COCOeval",
+    "faster_coco_eval.core.faster_eval_api.COCOeval_faster",
+    "faster_coco_eval.faster_eval_api_cpp.COCOevalEvaluateAccumulate",
+    "faster_coco_eval.faster_eval_api_cpp.COCOevalEvaluateImages",
+    "faster_coco_eval.faster_eval_api_cpp.COCOevalAccumulate",
+    "coursekit.evaluation.run",
+    "coursekit.evaluation.run_fastest",
+    "coursekit.evaluation.run_pycocotools",
+)
+
 LIBRARY = {
     "xyxy_to_cxcywh": (
         "torchvision.ops.boxes.box_convert",
@@ -361,6 +373,9 @@ LIBRARY = {
         "torchvision.ops.boxes._box_diou_iou",
         "torchvision.ops._utils._loss_inter_union",
         "pycocotools.mask.iou",
+        "faster_coco_eval.core.mask.iou",
+        "faster_coco_eval.mask_api_new_cpp.iou",
+        "faster_coco_eval.mask_api_new_cpp.bbIou",
         "torchvision.ops.boxes.generalized_box_iou",
         "torchvision.ops.giou_loss.generalized_box_iou_loss",
         "torchvision.ops.diou_loss.distance_box_iou_loss",
@@ -421,20 +436,9 @@ LIBRARY = {
     "nms": NMS,
     "batched_nms": NMS,
     "soft_nms": NMS,
-    "match_detections": (
-        "pycocotools.cocoeval.COCOeval",
-        "coursekit.evaluation.run_pycocotools",
-    ),
-    "coco101_ap": (
-        "pycocotools.cocoeval.COCOeval",
-        "coursekit.evaluation.run_pycocotools",
-    ),
-    "mean_ap": (
-        "pycocotools.cocoeval.COCOeval",
-        "coursekit.evaluation.run_pycocotools",
-        "coursekit.evaluation.evaluate_detections",
-        "coursekit.evaluation.evaluate",
-    ),
+    "match_detections": COCO,
+    "coco101_ap": COCO,
+    "mean_ap": (*COCO, "coursekit.evaluation.evaluate_detections", "coursekit.evaluation.evaluate"),
     "roi_pool": (
         "torchvision.ops.roi_pool",
         "torchvision.ops.RoIPool",

@@ -4,10 +4,13 @@ Words: `N` images of a set, `B` images of a batch, `M` boxes of one image, `H, W
 classes. A box is xyxy in pixels of these images, no `+ 1`; a label is 1..K, and label k is `classes[k - 1]`.
 """
 
+import math
 import os
 import warnings
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy
 import torch
 
 from coursekit.progress import progress_bar
@@ -124,7 +127,8 @@ class DetectionData:
 
         Yields:
             (Tensor[B, 3, H, W], list of B dicts): float32 images in 0..1, and targets as in the class. Both
-            are on `device`, and new in every batch: nothing done to them reaches the stored data.
+            are on `device`, and yours: nothing done to them reaches the stored data, and no later batch
+            changes them. Memory of images that nobody holds any more is used again.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected 1 or more")
@@ -134,16 +138,23 @@ class DetectionData:
         else:
             order = torch.arange(len(self))
         layout = torch.channels_last if channels_last else torch.contiguous_format
+        memory = Memory()
         for rows in order.split(batch_size) if len(self) else ():
             if drop_last and len(rows) < batch_size:
                 return
-            images = self._rows(rows)
             targets = [self.targets[i] for i in rows.tolist()]
+            mirrored = torch.zeros(len(rows), dtype=torch.bool)
             if flip:
                 mirrored = (torch.rand(len(rows), generator=generator, device=draws) < 0.5).to(self.device)
-                images, targets = flip_batch(images, targets, mirrored)
+                targets = flip_targets(targets, mirrored, self.images.shape[-1])
             else:
                 targets = [{name: value.clone() for name, value in target.items()} for target in targets]
+            if self.device.type == "cpu":
+                yield float_images(self.images, rows, mirrored, channels_last, memory), targets
+                continue
+            images = self._rows(rows)
+            if flip:
+                images = flip_images(images, mirrored)
             yield images.to(torch.float32, memory_format=layout).div_(255), targets
 
     def _rows(self, rows):
@@ -167,12 +178,21 @@ def flip_batch(images, targets, mirrored):
     Returns:
         (Tensor[B, C, H, W], list of B dicts): new ones; the arguments are unchanged.
     """
-    images = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    return flip_images(images, mirrored), flip_targets(targets, mirrored, images.shape[-1])
+
+
+def flip_images(images, mirrored):
+    """The images of `flip_batch`."""
+    return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+
+
+def flip_targets(targets, mirrored, width):
+    """The targets of `flip_batch`, of images that are `width` pixels wide."""
     turned = [{name: value.clone() for name, value in target.items()} for target in targets]
     for name in ("boxes", "proposals"):
         if targets and name in targets[0]:
-            mirror_boxes(turned, name, images.shape[-1], mirrored)
-    return images, turned
+            mirror_boxes(turned, name, width, mirrored)
+    return turned
 
 
 def mirror_boxes(targets, name, width, mirrored):
@@ -186,6 +206,52 @@ def mirror_boxes(targets, name, width, mirrored):
     boxes = torch.where(chosen[:, None], turned, boxes).split(counts)
     for target, box in zip(targets, boxes, strict=True):
         target[name] = box
+
+
+class Memory:
+    """Memory for one batch after the other, used again once nobody holds the batch in it.
+
+    Fresh memory costs a page fault for every 4 KiB: for a batch of photographs more time than to fill it.
+    """
+
+    def __init__(self):
+        self.lent = []  # (memory, weak reference to the array that lies in it), the last few
+
+    def array(self, shape, channels_last):
+        """A float32 array of shape (B, C, H, W), not yet filled. A tensor made by `from_numpy` keeps it alive."""
+        count = math.prod(shape)
+        free = (block for block, user in self.lent if user() is None and len(block) >= count)
+        block = next(free, None)
+        if block is None:
+            block = numpy.empty(count, numpy.float32)
+        if channels_last:
+            array = block[:count].reshape(shape[0], *shape[2:], shape[1]).transpose(0, 3, 1, 2)
+        else:
+            array = block[:count].reshape(shape)
+        others = [pair for pair in self.lent if pair[0] is not block]
+        self.lent = [*others[-2:], (block, weakref.ref(array))]
+        return array
+
+
+def float_images(images, rows, mirrored, channels_last, memory):
+    """Some of the images as float32 in 0..1, those marked mirrored left to right, by one pass over their pixels.
+
+    Args:
+        images (Tensor[N, C, H, W]): uint8, on the CPU.
+        rows (Tensor[B]): int64, which ones.
+        mirrored (Tensor[B]): bool.
+        channels_last (bool): memory format of the result.
+        memory (Memory): where it is put.
+
+    Returns:
+        Tensor[B, C, H, W]: float32.
+    """
+    pixels = images.numpy()
+    batch = memory.array((len(rows), *images.shape[1:]), channels_last)
+    for place, row, turned in zip(batch, rows.tolist(), mirrored.tolist()):
+        image = pixels[row, :, :, ::-1] if turned else pixels[row]
+        numpy.divide(image, 255, out=place, dtype=numpy.float32)
+    return torch.from_numpy(batch)
 
 
 def load(records, classes, size, *, device=None):
@@ -249,7 +315,6 @@ def _target(record, classes):
 
 def _decode(record, width, height):
     """The image of a record, upright, as large as fits: uint8 [3, h, w], h <= height, w <= width."""
-    import numpy
     from PIL import Image, ImageOps
 
     try:

@@ -1067,18 +1067,18 @@ class VGG(nn.Module):
             if out is None:
                 layers.append(nn.MaxPool2d(2, 2, ceil_mode=len(layers) == 16))  # the third one: 75 cells become 38
             else:
-                layers += [nn.Conv2d(channels, out, 3, padding=1), nn.ReLU()]
+                layers += [nn.Conv2d(channels, out, 3, padding=1), nn.ReLU(inplace=True)]
                 channels = out
         fc = nn.Sequential(
-            nn.MaxPool2d(3, 1, 1), nn.Conv2d(512, 1024, 3, padding=6, dilation=6), nn.ReLU(),
-            nn.Conv2d(1024, 1024, 1), nn.ReLU(),
+            nn.MaxPool2d(3, 1, 1), nn.Conv2d(512, 1024, 3, padding=6, dilation=6), nn.ReLU(inplace=True),
+            nn.Conv2d(1024, 1024, 1), nn.ReLU(inplace=True),
         )  # fmt: skip
         self.features = nn.Sequential(*layers[:23])
         self.scale_weight = nn.Parameter(torch.full((512,), 20.0))
         self.extra = nn.ModuleList([nn.Sequential(*layers[23:], fc)])
         for channels, hidden, out, stride in ((1024, 256, 512, 2), (512, 128, 256, 2), (256, 128, 256, 1), (256, 128, 256, 1)):
             wide = nn.Conv2d(hidden, out, 3, stride, padding=stride - 1)
-            self.extra.append(nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.ReLU(), wide, nn.ReLU()))
+            self.extra.append(nn.Sequential(nn.Conv2d(channels, hidden, 1), nn.ReLU(inplace=True), wide, nn.ReLU(inplace=True)))
 
     def forward(self, batch):
         x = self.features(batch)

@@ -367,6 +367,18 @@ ATTACKS = [
         where="box_iou",
     ),
     call(
+        "IoU of faster-coco-eval",
+        "another library, its function in C++ itself",
+        """
+        from faster_coco_eval import mask_api_new_cpp
+        def box_iou(boxes1, boxes2):
+            wide = [torch.cat([b[:, :2], b[:, 2:] - b[:, :2]], 1).double().numpy() for b in (boxes1, boxes2)]
+            found = mask_api_new_cpp.iou(wide[0], wide[1], [0] * len(boxes2))
+            return torch.tensor(found).float().reshape(len(boxes1), len(boxes2))
+        """,
+        where="box_iou",
+    ),
+    call(
         "NMS of the library",
         "a function of Python that calls an operator",
         """

@@ -16,7 +16,7 @@ import threading
 import time
 import traceback
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +79,10 @@ def machine():
         "load before": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "python": platform.python_version(),
     }
-    return about | {name: version(name) for name in ("torch", "torchvision", "nbgrader")}
+    for name in ("torch", "torchvision", "nbgrader"):  # nbgrader is not needed to train
+        with contextlib.suppress(PackageNotFoundError):
+            about[name] = version(name)
+    return about
 
 
 def _processor():
@@ -101,8 +104,8 @@ def _where(about):
         return ""
     return (
         f"Measured {about['date']} on {about['cores']} cores of {about['processor']}, {about['memory GB']} GB, "
-        f"load {about['load before']} before; Python {about['python']}, torch {about['torch']}, "
-        f"nbgrader {about['nbgrader']}."
+        f"load {about['load before']} before; Python {about['python']}, torch {about['torch']}"
+        + (f", nbgrader {about['nbgrader']}." if "nbgrader" in about else ".")
     )
 
 

@@ -164,6 +164,43 @@ def test_what_is_done_to_a_batch_does_not_reach_the_data(flip):
     assert data.targets[0]["labels"].tolist() == [1]
 
 
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("flip", [False, True])
+def test_pixels_are_the_stored_ones_over_255_to_the_last_bit(flip, channels_last):
+    dice = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (7, 3, 13, 18), dtype=torch.uint8, generator=dice)
+    data = DetectionData(images, [bars().targets[0]] * 7, ("odd",))
+    turned, start = torch.zeros(7, dtype=torch.bool), 0
+    again = torch.Generator().manual_seed(1)
+    for batch, _ in data.batches(3, flip=flip, generator=torch.Generator().manual_seed(1), channels_last=channels_last):
+        rows = slice(start, start := start + len(batch))
+        if flip:
+            turned[rows] = torch.rand(len(batch), generator=again) < 0.5
+        expected = torch.where(turned[rows, None, None, None], images[rows].flip(-1), images[rows]).float() / 255
+        assert torch.equal(batch, expected)
+        assert batch.is_contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    assert start == 7 and turned.any() == flip
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize(
+    "part", [lambda images: images, lambda images: images[1, 2:], lambda images: images.numpy()], ids=["batch", "slice", "array"]
+)
+def test_a_batch_that_is_kept_stays_as_it_was(part, flip):
+    """Memory is used again, but never while anybody has a way to it."""
+    data, kept = bars(24), []
+    for images, _ in data.batches(2, flip=flip):
+        kept.append((part(images), part(images.clone())))
+    assert len(kept) == 12
+    for held, expected in kept:
+        assert torch.equal(torch.as_tensor(held), torch.as_tensor(expected))
+
+
+def test_memory_of_dropped_batches_is_used_again():
+    places = {images.data_ptr() for images, _ in bars(60).batches(2)}
+    assert len(places) == 2, "the one that the caller still holds, and the next"
+
+
 def test_a_batch_without_any_box_keeps_the_shapes():
     (images, targets), = bars().subset([5]).batches(1, flip=True)
     assert targets[0]["boxes"].shape == (0, 4) and targets[0]["labels"].shape == (0,)

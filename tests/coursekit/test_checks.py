@@ -322,6 +322,8 @@ def test_library_in_a_class_is_seen():
 def test_refused_library_names_exist(dotted):
     from coursekit.checks import _resolve
 
+    if dotted.startswith("faster_coco_eval"):
+        pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
     assert _resolve(dotted) is not None, "a name that does not resolve refuses nothing"
 
 

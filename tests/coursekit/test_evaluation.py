@@ -1,8 +1,10 @@
 """coursekit.evaluation: COCO's documented scores through our path, and sense at the edges."""
 
+import functools
 import json
 import math
 import os
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -12,6 +14,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
+from coursekit import evaluation
 from coursekit.data import DetectionData
 from coursekit.evaluation import coco_dict, evaluate, evaluate_detections, plot_precision_recall
 
@@ -213,8 +216,47 @@ def test_the_figure_draws_every_class_and_the_mean(count):
     plt.close("all")
 
 
-@pytest.mark.skipif(not COCO.is_dir(), reason="no metrics/coco_val2014_fakebbox100 in COURSEKIT_DATA")
-def test_cocos_documented_scores_come_out():
+def random_detections(seed, images=12, classes=3, most=20):
+    """Truths with crowds, detections near them and elsewhere, tied scores, copies; images without one or the other."""
+    dice = torch.Generator().manual_seed(seed)
+
+    def whole(high):
+        return int(torch.randint(0, high, (), generator=dice))
+
+    def boxes(count):
+        corners = 100 * torch.rand(count, 2, generator=dice)
+        return torch.cat([corners, corners + 4 + 60 * torch.rand(count, 2, generator=dice) ** 2], 1)
+
+    found, truths = [], []
+    for _ in range(images):
+        count = whole(9) * (whole(4) > 0)
+        truth = {"boxes": boxes(count), "labels": torch.randint(1, classes + 1, (count,), generator=dice)}
+        if seed % 2:
+            truth["ignore"] = torch.rand(count, generator=dice) < 0.25
+        again = torch.randint(0, max(count, 1), (whole(most) if count else 0,), generator=dice)
+        near = truth["boxes"][again] + 4 * torch.randn(len(again), 4, generator=dice)
+        every = torch.cat([near, truth["boxes"][again[:2]], boxes(whole(5))])
+        labels = torch.randint(1, classes + 1, (len(every),), generator=dice)
+        labels[: len(again)] = truth["labels"][again]
+        scores = (torch.rand(len(every), generator=dice) * 12).round() / 12
+        found.append({"boxes": every, "labels": labels, "scores": scores})
+        truths.append(truth)
+    return found, truths, [f"class {k}" for k in range(classes + 1)]  # the last is never there
+
+
+def nothing_but(what, seed=1):
+    """Random data of which every image lacks something: "detections", "truths", or both for ""."""
+    found, truths, classes = random_detections(seed)
+    none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    if what != "detections":
+        found = [NOTHING] * len(found)
+    if what != "truths":
+        truths = [none] * len(truths)
+    return found, truths, classes
+
+
+def coco_sample():
+    """The detections of COCO's own example, and its truth."""
     truth = json.loads((COCO / "gt_100images_bboxarea.json").read_text())
     results = json.loads((COCO / "instances_val2014_fakebbox100_results.json").read_text())
     label = {category["id"]: k for k, category in enumerate(truth["categories"], 1)}
@@ -223,24 +265,64 @@ def test_cocos_documented_scores_come_out():
         mine = [entry for entry in entries if entry["image_id"] == number]
         boxes = torch.tensor([entry["bbox"] for entry in mine], dtype=torch.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        return {
-            "boxes": boxes,
-            "labels": torch.tensor([label[entry["category_id"]] for entry in mine], dtype=torch.int64),
-        }, mine
+        labels = torch.tensor([label[entry["category_id"]] for entry in mine], dtype=torch.int64)
+        return {"boxes": boxes, "labels": labels}, mine
 
     targets, detections = [], []
-    for image in sorted(
-        truth["images"], key=lambda image: image["id"]
-    ):  # the order decides between equal scores
+    for image in sorted(truth["images"], key=lambda image: image["id"]):  # the order decides between equal scores
         target, entries = per_image(truth["annotations"], image["id"])
-        targets.append(
-            target | {"ignore": torch.tensor([entry["iscrowd"] == 1 for entry in entries], dtype=torch.bool)}
-        )
+        crowds = torch.tensor([entry["iscrowd"] == 1 for entry in entries], dtype=torch.bool)
+        targets.append(target | {"ignore": crowds})
         found, entries = per_image(results, image["id"])
-        detections.append(
-            found | {"scores": torch.tensor([entry["score"] for entry in entries], dtype=torch.float64)}
-        )
-    scores = evaluate_detections(detections, targets, [category["name"] for category in truth["categories"]])
+        scores = torch.tensor([entry["score"] for entry in entries], dtype=torch.float64)
+        detections.append(found | {"scores": scores})
+    return detections, targets, [category["name"] for category in truth["categories"]]
+
+
+needs_coco = pytest.mark.skipif(not COCO.is_dir(), reason="no metrics/coco_val2014_fakebbox100 in COURSEKIT_DATA")
+
+
+@pytest.mark.filterwarnings("ignore:.*boxes end before they start")
+@pytest.mark.parametrize(
+    "data, sides, most",
+    [
+        *((functools.partial(random_detections, seed), (16, 40), 100) for seed in range(12)),
+        (functools.partial(random_detections, 12), (20, 20.5), 1),
+        (functools.partial(random_detections, 13, most=40), (16, 40), 5),
+        (functools.partial(random_detections, 15, 4, 1, most=400), (16, 40), 100),
+        (functools.partial(nothing_but, "detections"), (16, 40), 100),
+        (functools.partial(nothing_but, "truths"), (16, 40), 100),
+        (functools.partial(nothing_but, ""), (16, 40), 100),
+        pytest.param(coco_sample, (32, 96), 100, marks=needs_coco),
+    ],
+    ids=[*(f"random {seed}" for seed in range(12)), "one detection counts", "five count", "more than count",
+         "no truth", "no detection", "nothing", "COCO's sample"],
+)  # fmt: skip
+def test_the_fast_evaluator_is_equal_to_pycocotools(data, sides, most):
+    """Not only the scores: every precision and recall, of each class, size and limit."""
+    pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed: pycocotools scores alone")
+    found, truths, classes = data()
+    fast, slow = (
+        how(evaluation.coco_truths(truths, classes), evaluation.coco_results(found, len(classes)), sides, most)
+        for how in (evaluation.run_fastest, evaluation.run_pycocotools)
+    )
+    for name in ("precision", "recall"):
+        torch.testing.assert_close(fast[name], slow[name], rtol=0, atol=1e-12)
+
+
+def test_pycocotools_scores_where_the_fast_evaluator_cannot_be_imported(monkeypatch):
+    expected = evaluate_detections(*random_detections(3))
+    called = []
+    real = evaluation.run_pycocotools
+    monkeypatch.setattr(evaluation, "run_pycocotools", lambda *given: called.append(1) or real(*given))
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    actual = evaluate_detections(*random_detections(3))
+    assert called and repr(actual) == repr(expected) and actual.AP == pytest.approx(expected.AP, abs=1e-12)
+
+
+@needs_coco
+def test_cocos_documented_scores_come_out():
+    scores = evaluate_detections(*coco_sample())
     documented = {
         "AP": 0.503647, "AP50": 0.696973, "AP75": 0.571667, "APs": 0.593252, "APm": 0.557991, "APl": 0.489363,
         "AR1": 0.386813, "AR10": 0.593680, "AR": 0.595353, "ARs": 0.654764, "ARm": 0.603130, "ARl": 0.553744,

@@ -18,6 +18,7 @@ LATE = [
     "anywidget",
     "IPython",
     "pycocotools",
+    "faster_coco_eval",
     "torchvision",
     "safetensors",
 ]  # inside of functions only

@@ -53,6 +53,8 @@ def test_standin_is_held_here(name):
 def test_library_function_is_there(dotted):
     from coursekit.checks import _resolve
 
+    if dotted.startswith("faster_coco_eval"):
+        pytest.importorskip("faster_coco_eval", reason="faster-coco-eval is not installed")
     assert _resolve(dotted) is not None, f"{dotted} names nothing: an answer that calls it would not be noticed"
 
 
