@@ -84,6 +84,15 @@ def test_a_broken_notebook_beside_does_not_matter(lessons, tmp_path, capsys):
     assert earlier("box_area") is not STANDINS["box_area"]
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_check_has_gradients_where_the_caller_has_none(lessons, capsys, mode):
+    check = CHECK.replace("passed()", "boxes = torch.ones(1, 4, requires_grad=True)\nbox_area(boxes).sum().backward()\npassed()")
+    lessons(RIGHT, check=check)
+    with mode():
+        earlier("box_area")
+    assert "yours, from 01_boxes" in capsys.readouterr().out
+
+
 def test_working_directory_is_kept(lessons, tmp_path):
     from pathlib import Path
 
