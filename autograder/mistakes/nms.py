@@ -1,5 +1,16 @@
 from . import Mistake
 
+# The walk as most people write it. Its wrong forms are what students hand in; the reference takes fewer steps.
+WALK = """def nms(boxes, scores, iou_threshold):
+    order = scores.argsort(descending=True, stable=True)  # [N]
+    iou = box_iou(boxes, boxes)  # [N, N]
+    kept = []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(best)
+        order = order[iou[best, order] <= iou_threshold]
+    return torch.stack(kept) if kept else order
+"""
 SORTED = "order = scores.argsort(descending=True, stable=True)  # [N]"
 TABLE = "iou = box_iou(boxes, boxes)  # [N, N]"
 REST = "        order = order[iou[best, order] <= iou_threshold]\n"
@@ -634,3 +645,4 @@ MISTAKES = {
         ),
     ],
 }
+MISTAKES["nms"] = [Mistake(one.name, one.message, code=one.apply(WALK)) for one in MISTAKES["nms"]]
