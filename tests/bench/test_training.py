@@ -20,7 +20,6 @@ from coursekit.data import scenes
 from coursekit.evaluation import evaluate
 from coursekit.training import fit
 
-from ..lesson_code import function_of
 from .frame import ROOT, beside
 
 SIDE, STEPS, SEEDS = 96, 500, (0, 1, 2)
@@ -108,12 +107,6 @@ def faster_rcnn(names):
     return pair(names["FasterRCNN"], theirs, names["joint_loss"], names["RATE"], names["DECAY"], names["BATCH"])
 
 
-def with_fast_nms(names):
-    """The same, but that the proposals of ours are picked by the fast form of lesson 06's last page: the same proposals."""
-    names["nms"] = function_of("06_nms", "fast_nms")
-    return faster_rcnn(names)
-
-
 def retinanet(names):
     """The RetinaNet of lesson 11 and the twin of its experiment."""
     names["SMALL"] = SIDE
@@ -141,11 +134,8 @@ def as_float(module, arguments, output):
     return type(output)(as_float(module, arguments, value) for value in output)
 
 
-FAST = ", fast NMS"
-DETECTORS = {
-    "SSD": ("05_ssd", ssd), "Faster R-CNN": ("09_faster_rcnn", faster_rcnn), "RetinaNet": ("11_retinanet", retinanet),
-    "FCOS": ("13_fcos", fcos), f"Faster R-CNN{FAST}": ("09_faster_rcnn", with_fast_nms),
-}  # fmt: skip
+DETECTORS = {"05_ssd": ssd, "09_faster_rcnn": faster_rcnn, "11_retinanet": retinanet, "13_fcos": fcos}
+NAMES = {"05_ssd": "SSD", "09_faster_rcnn": "Faster R-CNN", "11_retinanet": "RetinaNet", "13_fcos": "FCOS"}
 
 
 class Runs:
@@ -216,34 +206,32 @@ def test_training(table, request):
         scenes(split, max(32, round(share * count)), size=SIDE, difficulty="easy") for split, count in (("train", TRAIN), ("test", TEST))
     )
     paths = {path.parent.name: path for path in sources()}
-    contenders, digests = {}, {}
-    for name, (lesson, make) in DETECTORS.items():
-        names, digests[name] = experiment_names(paths[lesson])
-        contenders[name] = make(names)
+    lessons = {lesson: experiment_names(paths[lesson]) for lesson in DETECTORS}
+    contenders = {lesson: DETECTORS[lesson](names) for lesson, (names, _) in lessons.items()}
     kept = Runs(KEPT / f"training_of_{steps}_steps.json", f"{steps} steps, {len(train)} scenes of {SIDE} px")
-    found = {name: [] for name in DETECTORS}
+    found = {lesson: [] for lesson in DETECTORS}
     for seed in seeds:
-        for name, (ours, theirs) in contenders.items():
-            about, more = (DETECTORS[name][0], digests[name], f"seed {seed}"), FAST * name.endswith(FAST)
+        for lesson, (ours, theirs) in contenders.items():
+            about = (lesson, lessons[lesson][1], f"seed {seed}")
             speed = kept.get(
-                *about, f"pace{more}", make=lambda: pace(ours, theirs, train, min(steps, 60 if cuda else 10), seed)
+                *about, "pace", make=lambda: pace(ours, theirs, train, min(steps, 60 if cuda else 10), seed)
             )
             equal = max(1, round(steps / speed["ratio"]))
-            found[name].append((
+            found[lesson].append((
                 speed,
-                kept.get(*about, f"ours{more}", make=lambda: trained(ours, train, test, steps, seed)),
+                kept.get(*about, "ours", make=lambda: trained(ours, train, test, steps, seed)),
                 kept.get(*about, "torchvision", make=lambda: trained(theirs, train, test, steps, seed)),
-                kept.get(*about, f"torchvision in our time{more}", make=lambda: trained(theirs, train, test, equal, seed)),
+                kept.get(*about, "torchvision in our time", make=lambda: trained(theirs, train, test, equal, seed)),
             ))  # fmt: skip
     words = {}
-    for name, runs in found.items():
+    for lesson, runs in found.items():
         paces, *three = zip(*runs)
         mine, equal_steps, equal_time = ([run["AP"] for run in one] for one in three)
-        words[name] = beyond_noise(mine, equal_time)
-        batch = min(contenders[name][0].batch, len(train))
+        words[NAMES[lesson]] = beyond_noise(mine, equal_time)
+        batch = min(contenders[lesson][0].batch, len(train))
         rates = [batch / statistics.median(one[who] for one in paces) for who in ("ours", "torchvision")]
         later = round(statistics.mean(run["steps"] for run in three[2]))
-        result.row(name, shown(mine), shown(equal_steps), shown(equal_time), later, words[name], *rates)
+        result.row(NAMES[lesson], shown(mine), shown(equal_steps), shown(equal_time), later, words[NAMES[lesson]], *rates)
     if share == 1:
         below = [name for name, word in words.items() if word == "below"]
         above = [name for name, word in words.items() if word == "above"]
@@ -256,12 +244,11 @@ def test_training(table, request):
         f"AP on {len(test)} scenes that nobody trained on: mean and standard deviation of {len(seeds)} seeds; level means that the "
         "means differ by less than two standard errors of their difference. torchvision's models have the lesson's trunk, data, "
         "rate and decay, and matching, losses and prediction of their own; both compute in bfloat16 where autocast does. "
-        "Its steps in our time follow from pairs of short trainings in turn, as do images per second. Lesson 09 proposes by the plain "
-        "`nms` that the student wrote, a loop in Python; the row with fast NMS has lesson 06's fast form in its place."
+        "Its steps in our time follow from pairs of short trainings in turn, as do images per second."
     )
     result.about["runs"] = [
-        {"detector": name, "seed": seed, "pace": runs[0], "ours": runs[1], "torchvision": runs[2], "in our time": runs[3]}
-        for name, several in found.items()
+        {"lesson": lesson, "seed": seed, "pace": runs[0], "ours": runs[1], "torchvision": runs[2], "in our time": runs[3]}
+        for lesson, several in found.items()
         for seed, runs in zip(seeds, several)
     ]
     kept.path.unlink()  # the table has them; the next bench measures anew
