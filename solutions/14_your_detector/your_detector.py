@@ -657,8 +657,8 @@ def suppress(boxes, scores, groups, iou_threshold, nms):
 
 # %% [markdown]
 r"""
-Your `nms` walks over tensors in Python, and each small step of PyTorch costs some microseconds. Here is a form
-with the same answers in half of the time or less: one matrix of your `box_iou`, then the walk over its rows in
+An `nms` that walks over tensors box by box pays some microseconds for each small step of PyTorch. Here is a form
+with the same answers in less than half of that time: one matrix of your `box_iou`, then the walk over its rows in
 NumPy. Overlaps are compared in double precision, as C++ does.
 """
 
