@@ -749,8 +749,9 @@ r"""
 
 A detection is right if it has the object's class and overlaps it enough. **Average precision** (AP) puts
 everything into one number between 0 and 1: it goes down the detections from the surest one, and averages the
-precision at each recall. Lesson 7 builds it; here `coursekit.evaluation` asks pycocotools. AP50 counts an IoU
-of 0.5 as enough, AP75 one of 0.75, and AP averages over 0.50, 0.55, …, 0.95.
+precision at each recall. Lesson 7 builds it; here `coursekit.evaluation` gives the numbers of pycocotools,
+COCO's own program. AP50 counts an IoU of 0.5 as enough, AP75 one of 0.75, and AP averages over 0.50, 0.55, …,
+0.95.
 
 COCO calls objects under 32² pixels small and from 96² on large. In scenes of 128 pixels that means little, so
 we part them at 16² and 40².

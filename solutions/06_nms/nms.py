@@ -931,8 +931,8 @@ with plot.figure(alt, width=10, height=6.9, rows=2, columns=3) as axes:
 r"""
 ## Does it help? And where?
 
-One picture proves nothing. We score 200 scenes by AP (lesson 7 builds it; `coursekit.evaluation` asks
-pycocotools), for several thresholds of NMS and several $\sigma$, on two sets: the crowded scenes, and scenes of
+One picture proves nothing. We score 200 scenes by AP (lesson 7 builds it; `coursekit.evaluation`
+computes it), for several thresholds of NMS and several $\sigma$, on two sets: the crowded scenes, and scenes of
 the same shapes where they seldom overlap. Same detector, same candidates; only the last step differs.
 """
 
