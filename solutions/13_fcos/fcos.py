@@ -1521,7 +1521,10 @@ print(f"large shapes are found better than small ones: {scores.APl > scores.APs 
 
 # %% [markdown]
 r"""
-Why? NMS keeps the location with the highest score. So ask of each object: the location that wins, how good is its box? Once the
+With centre-ness AP is higher on the whole, and on the large shapes. On the small ones it can do harm: they have a handful of
+locations, and the one that knows the class best may well lie off the middle.
+
+Why does it help? NMS keeps the location with the highest score. So ask of each object: the location that wins, how good is its box? Once the
 winner is chosen by the class alone, once by class · centre-ness. In the figure, the higher curve has
 more winners with good boxes.
 """
