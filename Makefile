@@ -26,11 +26,13 @@ grade: $(READY)
 # Two files at a time, each by one process from its first test to its last, in the order in which they are named: what takes
 # long comes first, so that both end together. Of two lessons, each has half of the cores.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+LONG = tests/attacks tests/grading tests/release tests/browser
+TESTS = $(LONG) $(filter-out $(LONG) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 LESSONS = $$(ls -dr solutions/*/)
 HALF = $$($(BIN)/python -c "import os; print(max(1, (os.cpu_count() or 2) // 2))")
 
 test: $(READY)
-	$(PYTEST) tests/attacks tests/grading tests/release tests/browser tests
+	$(PYTEST) $(TESTS)
 	COURSEKIT_QUIET=1 COURSEKIT_CHECKPOINTS=0 OMP_NUM_THREADS=$(HALF) $(PYTEST) --nbval $(LESSONS)
 
 bench: $(READY)

@@ -6,6 +6,8 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -238,10 +240,13 @@ def test_malformed_file_is_told_what_is_wrong(truth, name):
     assert words in str(caught.value) and len(str(caught.value)) < 500
 
 
-def test_file_that_takes_much_memory_is_malformed_and_no_more(truth, monkeypatch):
-    monkeypatch.setattr(challenge.threading, "active_count", lambda: 1)  # as in a worker: it forks
-    monkeypatch.setattr(challenge, "MEMORY", 10**8)
-    told = challenge.score(b"[" + b"{}," * 3_000_000 + b"[]]", truth)
+def test_file_that_takes_much_memory_is_malformed_and_no_more(truth):
+    program = (  # a process of its own: what this one has freed before would count for nothing
+        "import json, sys\nfrom autograder import challenge\nchallenge.MEMORY = 10**8\n"
+        "told = challenge.score(b'[' + b'{},' * 3_000_000 + b'[]]', json.load(sys.stdin))\nprint(json.dumps(told))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], input=json.dumps(truth), capture_output=True, text=True, check=True)
+    told = json.loads(done.stdout)
     assert list(told) == ["malformed"] and "memory" in told["malformed"]
 
 
