@@ -23,17 +23,15 @@ lab: $(READY)
 grade: $(READY)
 	$(BIN)/autograder grade --sample
 
-# Two files at a time, each by one process from its first test to its last, in the order in which they are named: what takes
-# long comes first, so that both end together. Of two lessons, each has half of the cores.
+# Two files at a time, each by one process from its first test to its last. Lessons that train long come first, so that both
+# processes end together; of two lessons, each has half of the cores.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
-LONG = tests/attacks tests/grading tests/release tests/browser
-TESTS = $(LONG) $(filter-out $(LONG) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 TRAIN = $(wildcard solutions/09* solutions/1[123]* solutions/05*)
 LESSONS = $(TRAIN) $(filter-out $(TRAIN),$(wildcard solutions/*_*))
 HALF = $$($(BIN)/python -c "import os; print(max(1, (os.cpu_count() or 2) // 2))")
 
 test: $(READY)
-	$(PYTEST) $(TESTS)
+	$(PYTEST) tests
 	COURSEKIT_QUIET=1 COURSEKIT_CHECKPOINTS=0 OMP_NUM_THREADS=$(HALF) $(PYTEST) --nbval $(LESSONS)
 
 bench: $(READY)
