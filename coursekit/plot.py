@@ -93,6 +93,7 @@ def figure(alt, *, width=6.0, height=4.0, rows=1, columns=1, **subplots):
     except BaseException:
         plt.close(canvas)
         raise
+    keep_names_apart(canvas)
     if in_notebook():
         show_with_text(canvas, alt)
 
@@ -219,11 +220,52 @@ def show_boxes(
     edge = 0.06 * (bottom - top)  # about the height of a name: nearer to the border it goes inside of the box
     for box, text in zip(boxes.tolist(), box_texts(len(boxes), labels, scores, classes)):
         outside = box[3] < bottom - edge if below else box[1] > top + edge
-        ax.text(
+        name = ax.text(
             box[0], box[3] if below else box[1], text, va="top" if below == outside else "bottom", ha="left",
             color=ink_on(look.color), fontsize=8, clip_on=True,
             bbox={"facecolor": look.color, "edgecolor": "none", "pad": 1.0},
         )  # fmt: skip
+        name.box = box  # for `keep_names_apart`
+
+
+def keep_names_apart(canvas):
+    """Moves names of boxes that lie on names drawn before: to another corner of their box, or some lines up or down.
+
+    Args:
+        canvas (Figure): with all its axes drawn. Where no place is free, the one with the least in it is taken.
+    """
+    if not any(hasattr(text, "box") for ax in canvas.axes for text in ax.texts):
+        return
+    canvas.draw_without_rendering()  # only now sizes are known
+    for ax in canvas.axes:
+        taken = []
+        for text in ax.texts:
+            if not hasattr(text, "box"):
+                continue
+            place, to_pixels = text.get_bbox_patch().get_window_extent(), ax.transData
+            (left, top), (right, bottom) = to_pixels.transform([text.box[:2], text.box[2:]])
+            below = text.get_va() == "top"
+            line, across = place.height * (-1 if below else 1), top - bottom if below else bottom - top
+            ups = [0, line, -line, across - line, across, 2 * line, -2 * line, 3 * line]
+            moves = [(aside, up) for up in ups for aside in (0, right - left - place.width)]
+            covered = [
+                sum(intersection_area(place.translated(*move), other) for other in taken)
+                + 2 * (place.width * place.height - intersection_area(place.translated(*move), ax.bbox))
+                for move in moves
+            ]
+            aside, up = moves[covered.index(min(covered))] if covered[0] > 1 else (0, 0)
+            if aside or up:
+                x, y = to_pixels.transform(text.get_position())
+                text.set_position(to_pixels.inverted().transform((x + aside, y + up)))
+            taken.append(place.translated(aside, up))
+
+
+def intersection_area(one, other):
+    """How much two of matplotlib's `Bbox`es share, in square pixels."""
+    from matplotlib.transforms import Bbox
+
+    both = Bbox.intersection(one, other)
+    return both.width * both.height if both else 0.0
 
 
 def on_any_background(width):
@@ -321,7 +363,7 @@ def show_grid(columns, rows, image_size, *, role="anchor", image=None, ax=None):
         ),
         autolim=False,
     )  # fmt: skip
-    if image is None:
+    if not ax.images:
         ax.set(xlim=(0, width), ylim=(height, 0), aspect="equal", xlabel="x (pixels)", ylabel="y (pixels)")
 
 

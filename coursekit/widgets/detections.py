@@ -3,7 +3,7 @@
 import torch
 
 from coursekit import plot
-from coursekit.widgets.explorer import Choose, Explorer, Slide, canvas, size_of
+from coursekit.widgets.explorer import Choose, Explorer, Slide, canvas, listed, size_of
 
 
 def explore_nms(
@@ -86,10 +86,11 @@ def explore_nms(
             if not changed:
                 text += "It changes no other box. "
             elif gentle:
-                told = (f"{other} to {now[other]:.2f} (× {factor:.2f})" for other, factor in changed.items())
-                text += f"It lowers box {', '.join(told)}. "
+                told = [f"box {other} to {now[other]:.2f} (× {factor:.2f})" for other, factor in changed.items()]
+                text += f"It lowers {listed(told)}. "
             else:
-                text += f"It removes box {', '.join(map(str, changed))} (IoU above {key[1]:.2f}). "
+                word = "box" if len(changed) == 1 else "boxes"
+                text += f"It removes {word} {listed(changed)} (IoU above {key[1]:.2f}). "
             text += f"Kept so far: {', '.join(map(str, kept))}."
         waiting = [i for i in range(len(boxes)) if i not in kept and i not in removed]
         if step > len(steps):
@@ -124,7 +125,7 @@ def explore_nms(
                 bars.text(min(float(scores[i]), 1.0) + 0.02, place, names[roles[i]], va="center", fontsize=8)
             bars.set(
                 yticks=range(len(order)), yticklabels=[str(i) for i in order], ylabel="box", xlabel="score",
-                xlim=(0, 1.3),                 xticks=[0, 0.5, 1], ylim=(len(order) - 0.4, -0.6),
+                xlim=(0, 1.3), xticks=[0, 0.5, 1], ylim=(len(order) - 0.4, -0.6),
             )  # fmt: skip
 
         return text, draw

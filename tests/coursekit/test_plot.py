@@ -86,6 +86,27 @@ def test_names_and_scores_are_written_on_the_boxes(ax):
     assert [text.get_text() for text in ax.texts] == ["dog 0.88", "background 0.50"]
 
 
+def test_names_of_boxes_in_the_same_place_do_not_lie_on_each_other():
+    again = BOXES[[0, 0, 0, 1]]
+    with plot.figure("four boxes", width=7, height=5) as ax:
+        plot.show_boxes(again, "truth", image=IMAGE, labels=["triangle"] * 4, ax=ax)
+        plot.show_boxes(again, "prediction", labels=["square"] * 4, ax=ax)
+    ax.figure.canvas.draw()
+    places = [text.get_bbox_patch().get_window_extent() for text in ax.texts]
+    pairs = [(one, other) for i, one in enumerate(places) for other in places[:i]]
+    assert all(plot.intersection_area(*pair) < 2 for pair in pairs)
+    assert all(plot.intersection_area(place, ax.bbox) > 0.99 * place.width * place.height for place in places)
+    assert tuple(ax.texts[0].get_position()) == (10, 20)  # the first has its place, and so has one that lies alone
+    assert tuple(ax.texts[3].get_position()) == (50, 5)
+    plt.close("all")
+
+
+def test_a_grid_over_an_image_leaves_its_axes_without_labels(ax):
+    plot.show_image(IMAGE, ax)
+    plot.show_grid(4, 3, (64, 48), ax=ax)
+    assert ax.get_xlabel() == "" and ax.get_xlim() == (0, 64)
+
+
 def test_a_label_beyond_the_classes_names_the_range(ax):
     with pytest.raises(ValueError, match=r"label 3 with 2 classes, expected 1\.\.2"):
         plot.show_boxes(BOXES, labels=[1, 3], classes=("cat", "dog"), ax=ax)

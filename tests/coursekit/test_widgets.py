@@ -19,7 +19,7 @@ from tests.coursekit.widget_show import SHOWS
         ("iou", {"boxes": [[0, 0, 10, 10], [5, 0, 15, 10]]}, "Intersection 50, union 150, IoU 0.333."),
         ("iou", {"boxes": [[0, 0, 10, 10], [10, 0, 20, 10]]}, "Intersection 0, union 200, IoU 0.000."),
         ("nms", {"step": 0}, "7 boxes wait."),
-        ("nms", {"step": 1}, "Pick 1 of 4: box 0, score 0.95. It removes box 1, 2 (IoU above 0.50). Kept so far: 0."),
+        ("nms", {"step": 1}, "Pick 1 of 4: box 0, score 0.95. It removes boxes 1 and 2 (IoU above 0.50). Kept so far: 0."),
         ("nms", {"step": 3}, "Pick 3 of 4: box 4, score 0.70. It removes box 5"),
         ("nms", {"step": 8}, "Nothing is left to pick: 4 of 7 boxes are kept."),
         ("nms", {"step": 1, "threshold": 0.95}, "It changes no other box."),
