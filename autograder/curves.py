@@ -7,7 +7,6 @@ call, once for each seed. Runs that stand in the file and belong to the cell of 
 import ast
 import contextlib
 import datetime
-import hashlib
 import json
 import math
 import os
@@ -15,10 +14,11 @@ import sys
 
 from coursekit import expected
 
-from .experiment import machine
+from .experiment import digest_of, machine
 from .lessons import ROOT, LessonError, read_cells, sources
 
 POINTS = 40  # of a curve that are kept
+NO_MATTER = ("expected", "checkpoint")  # arguments of a training that do not change its losses
 
 
 def record(lesson, seeds, *, root=ROOT, folder=None):
@@ -36,7 +36,7 @@ def record(lesson, seeds, *, root=ROOT, folder=None):
     if lesson not in paths:
         raise LessonError(f"no lesson {lesson!r} in {root / 'solutions'}; there are {', '.join(paths)}")
     cells = list(cells_to_run(paths[lesson]))
-    named = {name: digest(source) for source in cells for name in trainings(source)}
+    named = {name: digest_of(source, without=NO_MATTER) for source in cells for name in trainings(source)}
     if not named:
         raise LessonError(f'{paths[lesson]} has no fit(..., expected="{lesson} NAME")')
     file = (folder or expected.FOLDER) / f"{lesson}.json"
@@ -69,15 +69,6 @@ def trainings(source):
     calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     keywords = [keyword for call in calls for keyword in call.keywords if keyword.arg == "expected"]
     return [word.value.value for word in keywords if isinstance(word.value, ast.Constant) and word.value.value]
-
-
-def digest(source):
-    """What tells that a training's cell does another thing: 12 hexadecimal digits."""
-    tree = ast.parse(source)
-    for call in ast.walk(tree):
-        if isinstance(call, ast.Call):
-            call.keywords = [word for word in call.keywords if word.arg not in ("expected", "checkpoint")]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
 
 
 def train(cells, seed, folder):

@@ -12,6 +12,7 @@ A run that stands in the file already is not run again, so the command can be st
 was. A run made by other cells than today's does not count.
 """
 
+import ast
 import contextlib
 import datetime
 import hashlib
@@ -97,7 +98,31 @@ def experiment_cells(path, part=None):
         own += [cell.source] * (tag in tags)
     if not own:
         raise LessonError(f"{path} has no cell tagged `{tag}`")
-    return sources, hashlib.sha256("\n\n".join(own).encode()).hexdigest()[:12]
+    return sources, digest_of("\n\n".join(own))
+
+
+def digest_of(source, *, without=()):
+    """What tells that code does something else than before: 12 hexadecimal digits, the same in every version of Python.
+
+    Comments and docstrings do not count, nor keyword arguments whose names are in `without`.
+    """
+    return hashlib.sha256(repr(_plain(ast.parse(source), without)).encode()).hexdigest()[:12]
+
+
+def _plain(node, without):
+    """A syntax tree as tuples, less what is empty: each version of Python adds fields that mostly are."""
+    if isinstance(node, list):
+        return tuple(_plain(one, without) for one in node)
+    if not isinstance(node, ast.AST):
+        return node
+    fields = {name: value for name, value in ast.iter_fields(node) if value is not None and value != []}
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None:
+        fields["body"] = node.body[1:]
+    if isinstance(node, ast.JoinedStr):
+        fields["values"] = [part for part in node.values if getattr(part, "value", None) != ""]  # 3.12 has empty ones
+    if isinstance(node, ast.Call) and "keywords" in fields:
+        fields["keywords"] = [word for word in node.keywords if word.arg not in without]
+    return (type(node).__name__, *((name, _plain(value, without)) for name, value in fields.items()))
 
 
 def finished(file, digest):

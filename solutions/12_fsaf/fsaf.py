@@ -1116,7 +1116,7 @@ def anchors_of_level(level, image_size):
 
 
 def slim(head, channels):
-    """As in lesson 11: two of four hidden convolutions stay in each subnet, with a normalisation behind them."""
+    """Two of the four hidden convolutions of each subnet stay, with a normalisation behind them."""
     hidden = [
         (parent, name, layer)
         for parent in head.modules()

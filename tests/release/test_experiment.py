@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from autograder.experiment import RESULTS, experiment_cells, run_experiment
+from autograder.experiment import RESULTS, digest_of, experiment_cells, run_experiment
 from autograder.lessons import ROOT, LessonError, sources
 from coursekit import results
 
@@ -117,6 +117,31 @@ def test_a_lesson_without_results_says_what_makes_them(tmp_path):
 def test_table_has_mean_and_spread(course):
     text = repr(run(course, [1, 3]).table(["AP"], digits=1))
     assert "14.0 ± 2.8" in text and "autograder experiment 05_topic --seeds 1 3" in text
+
+
+CELL = """
+def loss(model, images, *, weight=0.5):
+    '''What it says.'''
+    return {"a": [weight * x for x in images if x], "b": f"{model!r:>{3}} {None}"}  # so
+
+fit(loss, steps=3, checkpoint="x")
+"""
+
+
+@pytest.mark.parametrize(
+    "old, new, same",
+    [("What it says.", "As before.", True), ("    '''What it says.'''\n", "", True), ("  # so", "", True), ('"x"', '"y"', True),
+     ("steps=3", "steps=4", False), ("0.5", "0.6", False), ("{3}", "{4}", False), ("None", "0", False), ("if x", "", False),
+     ("*, ", "", False)],
+)  # fmt: skip
+def test_a_digest_changes_with_what_code_does_and_with_nothing_else(old, new, same):
+    assert old in CELL
+    before, after = (digest_of(source, without=("checkpoint",)) for source in (CELL, CELL.replace(old, new)))
+    assert (before == after) == same
+
+
+def test_a_digest_is_the_same_in_every_version_of_python():
+    assert digest_of(CELL) == "7d64cd80bddf"
 
 
 @pytest.mark.parametrize("file", sorted(RESULTS.glob("*.json")), ids=lambda file: file.stem)
