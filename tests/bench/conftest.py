@@ -7,7 +7,7 @@ from .frame import ROOT, Table, machine
 
 HERE = Path(__file__).parent
 OPTIONS = {
-    "--hand-ins": (int, 16, "how many the grader and its peer both grade"),
+    "--hand-ins": (int, 40, "how many the grader and its peer both grade"),
     "--scale": (str, "10,100,200,1000", "how many the grader grades alone, on two processes"),
     "--share": (float, 1.0, "part of the full size of functions, data and evaluation; the goals hold for 1"),
     "--save": (str, str(ROOT / "build" / "bench"), "folder for the tables as JSON; `make bench` keeps them in the repository"),
