@@ -608,7 +608,7 @@ def has_layout(x, layout):
 
 
 def test_group_norms_on_a_cpu_get_their_layout_and_the_rest_channels_last(monkeypatch):
-    """The same weights as without the exchange of layouts, hooks gone, and the model as evaluation likes it."""
+    """The same losses as without the exchange of layouts, hooks gone, and the model as evaluation likes it."""
 
     def trained():
         torch.manual_seed(0)
@@ -621,21 +621,20 @@ def test_group_norms_on_a_cpu_get_their_layout_and_the_rest_channels_last(monkey
         wanted = torch.nn.functional.group_norm
         with monkeypatch.context() as patch:
             patch.setattr(torch.nn.functional, "group_norm", lambda x, *rest: seen["norm"].append(x) or wanted(x, *rest))
-            fit(model, lambda m, images, _: {"a": (m(images) - 1).square().mean()}, make_data(), steps=3, batch_size=8,
+            history = fit(model, lambda m, images, _: {"a": (m(images) - 1).square().mean()}, make_data(), steps=3, batch_size=8,
                 bf16=False, device="cpu", progress=False)  # fmt: skip
         hook.remove()
-        return model, seen
+        return model, seen, history.total
 
-    model, seen = trained()
+    model, seen, losses = trained()
     assert all(has_layout(x, torch.contiguous_format) for x in seen["norm"]) and len(seen["norm"]) == 6
     assert all(has_layout(x, torch.channels_last) for x in seen["after"])
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(has_layout(p, torch.contiguous_format) for p in model.parameters())
     monkeypatch.setattr(training, "quick_group_norms", lambda *_: contextlib.nullcontext())
-    plain, seen = trained()
+    _, seen, plain = trained()
     assert not has_layout(seen["norm"][0], torch.contiguous_format)
-    for one, other in zip(model.parameters(), plain.parameters()):
-        torch.testing.assert_close(one, other, rtol=0, atol=5e-4)  # three steps move them by up to 2e-2
+    assert losses == pytest.approx(plain, rel=1e-4) and losses[0] > losses[2]
 
 
 class Terminal(io.StringIO):
