@@ -49,9 +49,11 @@ class Backbone(nn.Module):
         self.stages = nn.ModuleDict({name: stages[name] for name in names[: last + 1]})
         self.frozen = names if train_from == "nothing" else names[: names.index(train_from)]
         # no part of the checkpoint: they belong to the weights' origin, not to what is learnt
-        # One number stays one: with three, channels last, a CPU takes 9 ms instead of under 1 for [32, 3, 128, 128].
-        self.register_buffer("mean", torch.tensor(mean).reshape(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).reshape(-1, 1, 1), persistent=False)
+        # One number stays one: channels last, three take a CPU twice as long (4.8 ms for [32, 3, 128, 128], not 2.3).
+        for name, values in (("mean", torch.tensor(mean)), ("std", torch.tensor(std))):
+            if values.numel() not in (1, 3):
+                raise ValueError(f"{name} has {values.numel()} numbers, expected one, or three for red, green and blue")
+            self.register_buffer(name, values.reshape(-1, 1, 1), persistent=False)
         for name in self.frozen:
             if name in self.stages:
                 self.stages[name].requires_grad_(False)

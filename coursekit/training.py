@@ -199,7 +199,8 @@ def fit(model, loss, data, *, steps, batch_size=32, peak_rate=8e-3, weight_decay
     losses = team.share(model, loss)
     random_numbers = torch.random.fork_rng([device] if device.type == "cuda" else [])
     try:
-        with Interrupts() as wish, random_numbers, fast_matrix_products(device), float_outputs(model), quick_group_norms(model, device, layout):
+        quick = quick_group_norms(model, device, layout)
+        with Interrupts() as wish, random_numbers, fast_matrix_products(device), float_outputs(model), quick:
             for step in range(done + 1, steps + 1):
                 torch.manual_seed(1_000_003 * seed + step + (team.rank << 40))
                 images, targets = (part[team.part(batch_size)] for part in next(batches))
@@ -620,7 +621,10 @@ def quick_group_norms(model, device, layout):
     def last(maps):
         return maps.contiguous(memory_format=torch.channels_last) if maps.ndim == 4 else maps
 
-    hooks = [norm.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(), *inputs[1:])) for norm in norms]
+    def plain(norm, inputs):
+        return tuple(maps.contiguous() for maps in inputs)  # empty where they are given by name: slower, and right
+
+    hooks = [norm.register_forward_pre_hook(plain) for norm in norms]
     hooks += [norm.register_forward_hook(lambda _, inputs, output: last(output)) for norm in norms]
     try:
         yield

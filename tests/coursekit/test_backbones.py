@@ -235,3 +235,13 @@ def test_the_real_mobilenet_weights_load_whole_and_tell_classes_apart():
     with torch.no_grad():
         pooled = backbone(IMAGES)["c5"].mean((2, 3))
         torch.testing.assert_close(model.classifier(pooled), model((IMAGES - 0.5) / 0.5))
+
+
+def test_a_mean_of_two_numbers_is_refused_and_one_number_does_what_three_equal_ones_do():
+    with pytest.raises(ValueError, match="mean has 2 numbers, expected one, or three"):
+        backbones.small_trunk(mean=(0.5, 0.4))
+    torch.manual_seed(0)
+    one = backbones.small_trunk(mean=0.4, std=0.3).eval()
+    torch.manual_seed(0)
+    three = backbones.small_trunk(mean=(0.4,) * 3, std=(0.3,) * 3).eval()
+    assert all(torch.equal(a, b) for a, b in zip(one(IMAGES).values(), three(IMAGES).values()))
